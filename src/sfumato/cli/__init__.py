@@ -1,0 +1,69 @@
+"""The command `sfumato`: verbs only. Each parses, makes one call and gives an exit status.
+
+0: done. 1: something failed, and why is on standard error. 2: the command line was wrong. 130: interrupted.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+
+from sfumato.cli import bench, doctor, jobs, roles
+from sfumato.core.errors import SfumatoError
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="sfumato",
+    help="Self-hosted image-to-image diffusion: send a picture and a prompt, get a link to the future picture.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"sfumato {metadata.version('sfumato')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _sfumato(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Options of the command itself; `version` has done its work when this is called."""
+
+
+jobs.add_to(app)
+roles.add_to(app)
+bench.add_to(app)
+doctor.add_to(app)
+
+
+def main(arguments: Sequence[str] | None = None, transport: Any = None) -> int:
+    """Run one command line (`sys.argv` by default) and give its exit status; `transport` (httpx's) is for tests."""
+    try:
+        app(arguments, prog_name="sfumato", obj=transport)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            sys.stderr.write("sfumato: interrupted. Jobs that were accepted go on; see them with: sfumato jobs\n")
+        return end.code if isinstance(end.code, int) else 1
+    except SfumatoError as error:
+        sys.stderr.write(f"sfumato: {explained(error)}\n")
+    except OSError as error:
+        sys.stderr.write(f"sfumato: {error}\n")
+    return 1
+
+
+def explained(error: SfumatoError) -> str:
+    """What went wrong and, where it is known, the command that helps."""
+    hint = "\nIs the service running? Start it with: sfumato up" if error.slug == "unreachable" else ""
+    return f"{error.detail}{hint}"

@@ -1,0 +1,39 @@
+"""Verbs that measure; each prints one table."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+__all__ = ["add_to"]
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the measured rows to this file too.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these verbs to the command, below `bench`."""
+    bench = typer.Typer(help="Measure this machine; each prints one table.", no_args_is_help=True)
+    bench.command()(overhead)
+    bench.command()(engine)
+    app.add_typer(bench, name="bench", rich_help_panel="Run the service")
+
+
+def overhead(json_file: JsonFile = None) -> None:
+    """How long the service takes around a model that costs nothing: submit to result, embedded."""
+    from rich import print as show
+
+    from sfumato.bench.overhead import run
+
+    show(run(json_file))
+
+
+def engine(
+    backend: Annotated[Literal["simulated", "onnx"], typer.Option(help="What does the model calls.")] = "simulated",
+    json_file: JsonFile = None,
+) -> None:
+    """Step-level batching beside sequential, same-parameter and request-level batching, at equal traffic."""
+    from rich import print as show
+
+    from sfumato.bench.engine import run
+
+    show(run(backend, json_file))

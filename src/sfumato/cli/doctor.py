@@ -1,0 +1,95 @@
+"""The verb `doctor`: is this machine ready to run the service, and if not, what to change."""
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sfumato.core.errors import SfumatoError
+
+if TYPE_CHECKING:
+    from sfumato.config import Settings
+
+__all__ = ["Finding", "add_to", "findings"]
+
+ENOUGH_BYTES = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: whether it is as it should be, and what to do when it is not."""
+
+    good: bool
+    what: str
+    advice: str = ""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this verb to the command."""
+    app.command(rich_help_panel="Run the service")(doctor)
+
+
+def doctor(
+    data_dir: Annotated[Path | None, typer.Option(help="Data folder to look at.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to look at.")] = None,
+) -> None:
+    """Check the data folder, disk space, models and port."""
+    from sfumato.config import load_settings
+
+    found = list(findings(load_settings(data_dir=data_dir, port=port)))
+    for one in found:
+        sys.stdout.write(f"{'✓' if one.good else '✗'} {one.what}{f': {one.advice}' if one.advice else ''}\n")
+    raise typer.Exit(not all(one.good for one in found))
+
+
+def findings(settings: "Settings") -> Iterator[Finding]:
+    """Look at everything, one finding each; nothing is changed."""
+    yield _folder(settings.data_dir.absolute())
+    yield _disk(settings.data_dir.absolute())
+    yield _models(settings)
+    yield _port(settings.host, settings.port)
+
+
+def _folder(folder: Path) -> Finding:
+    place = _nearest(folder)
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        return Finding(False, f"data folder {folder}", f"{place} can't be written; choose another with --data-dir")
+    return Finding(True, f"data folder {folder}", "" if folder.exists() else "will be made")
+
+
+def _disk(folder: Path) -> Finding:
+    free = shutil.disk_usage(_nearest(folder)).free
+    advice = "" if free >= ENOUGH_BYTES else "free some; pictures are kept for days"
+    return Finding(free >= ENOUGH_BYTES, f"{free / 1024**3:.1f} GiB of disk free", advice)
+
+
+def _models(settings: "Settings") -> Finding:
+    from sfumato.models.registry import Registry
+
+    try:
+        names = Registry.load(settings.models_file).names()
+    except SfumatoError as error:
+        return Finding(False, "models", error.detail)
+    return Finding(bool(names), f"models {', '.join(names)}")
+
+
+def _port(host: str, port: int) -> Finding:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            advice = f"{error.strerror}; if that is not Sfumato itself, choose another with --port"
+            return Finding(False, f"port {port} on {host}", advice)
+    return Finding(True, f"port {port} on {host} is free")
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest of its parents that exists."""
+    return next(place for place in (folder, *folder.parents) if place.exists())

@@ -1,0 +1,176 @@
+"""Verbs of who wants pictures: the client, over the public API only."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sfumato.cli.options import DEFAULT_URL, AsJson, JobIdArgument, Out, Url, async_client, client
+
+if TYPE_CHECKING:
+    from sfumato.cli.show import Board
+    from sfumato.client.batch import Order, Sent
+    from sfumato.client.flows import Asked
+
+__all__ = ["add_to"]
+
+PANEL = "Make pictures"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these verbs to the command."""
+    for verb in (submit, get, watch, cancel, jobs, models):
+        app.command(rich_help_panel=PANEL)(verb)
+
+
+def submit(
+    context: typer.Context,
+    paths: Annotated[list[Path], typer.Argument(metavar="FOLDER|FILES", help="Pictures, or folders of them.")],
+    model: Annotated[str, typer.Option(help="Name of the model; see `sfumato models`.")],
+    prompt: Annotated[str, typer.Option(help="What the pictures should become.")],
+    priority: Annotated[Literal["high", "normal", "low"], typer.Option(help="Which go first.")] = "normal",
+    negative_prompt: Annotated[str, typer.Option(help="What they should not become.")] = "",
+    strength: Annotated[float | None, typer.Option(help="How far from the picture, above 0 to 1.")] = None,
+    steps: Annotated[int | None, typer.Option(help="num_inference_steps; steps × strength really run.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="guidance_scale; how closely to follow the prompt.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed makes the same result.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Such as euler, ddim, dpmpp_2m, lcm.")] = None,
+    output_format: Annotated[
+        Literal["png", "jpeg", "webp"] | None, typer.Option("--format", help="File type of the results.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the jobs to their ends.")] = False,
+    out: Out = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Send pictures and print the access links of their results."""
+    from sfumato.cli import show
+    from sfumato.client.batch import pictures_in
+
+    asked: Asked = {
+        "prompt": prompt,
+        "priority": priority,
+        "negative_prompt": negative_prompt,
+        "strength": strength,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "seed": seed,
+        "sampler": sampler,
+        "output_format": output_format,
+    }
+    orders = pictures_in(paths, asked)
+    with client(context, url) as probe:
+        probe.models()  # A service that is not there is told at once, not once per picture.
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # So is a folder that can't be made.
+    follow = wait or out is not None
+    with show.Board(len(orders), follow=follow, links=not as_json) as board:
+        sent = asyncio.run(_send(context, url, model, orders, follow, out, board))
+    for one in sent:
+        show.show_sent(one, as_json=as_json)
+    raise typer.Exit(any(one.error for one in sent))
+
+
+async def _send(
+    context: typer.Context, url: str, model: str, orders: "list[Order]", follow: bool, out: Path | None, board: "Board"
+) -> "list[Sent]":
+    from sfumato.client.batch import send_all
+
+    async with async_client(context, url) as service:
+        return await send_all(service, model, orders, wait=follow, out=out, told=board.told)
+
+
+def get(
+    context: typer.Context,
+    job_id: JobIdArgument,
+    out: Out = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show a job; with --out, wait for its result and save it as <ID>.<type>."""
+    from sfumato.cli import show
+
+    with client(context, url) as service:
+        saved = out and service.result(job_id).save(out / job_id)
+        job = service.job(job_id)
+    if as_json:
+        show.line(show.as_json(job))
+    else:
+        show.show_job(job)
+    if saved:
+        show.complain(f"saved {saved}")
+
+
+def watch(
+    context: typer.Context,
+    job_id: JobIdArgument,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Follow a job to its end."""
+    from sfumato.cli import show
+
+    with client(context, url) as service, show.JobBar(silent=as_json) as bar:
+        for job in service.watch(job_id):
+            bar.told(job)
+            if as_json:
+                show.line(show.as_json(job))
+    if not as_json:
+        show.show_job(job)
+    raise typer.Exit(job.status != "succeeded")
+
+
+def cancel(
+    context: typer.Context,
+    job_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs' ids.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Cancel jobs that have not ended."""
+    from sfumato.cli import show
+    from sfumato.client import InvalidRequest
+
+    failed = False
+    with client(context, url) as service:
+        for job_id in job_ids:
+            try:
+                show.line(f"{job_id} {service.cancel(job_id).status}")
+            except InvalidRequest as error:
+                show.complain(f"{job_id}: {error.detail}")
+                failed = True
+    raise typer.Exit(failed)
+
+
+def jobs(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
+    status: Annotated[
+        Literal["queued", "running", "succeeded", "failed", "canceled"] | None, typer.Option(help="Only in this state.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """List jobs, newest first."""
+    from sfumato.cli import show
+
+    with client(context, url) as service:
+        found = list(service.jobs(model_name=model, status=status, limit=limit))
+    if as_json:
+        for job in found:
+            show.line(show.as_json(job))
+    else:
+        show.show_jobs(found)
+
+
+def models(context: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """List the models, and what waits for each."""
+    from sfumato.cli import show
+
+    with client(context, url) as service:
+        found = service.models()
+    if as_json:
+        for model in found:
+            show.line(show.as_json(model))
+    else:
+        show.show_models(found)

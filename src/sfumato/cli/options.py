@@ -1,0 +1,36 @@
+"""Options that several verbs share, and the clients made from them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from sfumato.core.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from sfumato.client import AsyncClient, Client
+
+__all__ = ["AsJson", "JobIdArgument", "Lifeline", "Out", "Url", "async_client", "client"]
+
+Url = Annotated[str, typer.Option("--url", envvar="SFUMATO_URL", help="Address of the service.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder to save results into; waits for them.")]
+JobIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
+Lifeline = Annotated[int | None, typer.Option("--lifeline", hidden=True, help="File descriptor; at its end, stop.")]
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+PROMPT_PATIENCE: Final = RetryPolicy(max_attempts=4, first_s=0.2, factor=2.0)
+
+
+def client(context: typer.Context, url: str) -> "Client":
+    """A client for one call at a prompt: it gives up after about a second without an answer."""
+    from sfumato.client import Client
+
+    return Client(url, transport=context.obj, patience=PROMPT_PATIENCE)
+
+
+def async_client(context: typer.Context, url: str) -> "AsyncClient":
+    """A client for many pictures, with the usual patience."""
+    from sfumato.client import AsyncClient
+
+    return AsyncClient(url, transport=context.obj)

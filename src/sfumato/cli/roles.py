@@ -1,0 +1,80 @@
+"""Verbs of who runs the service: the whole of it, or one role. Roles read their settings from SFUMATO_*."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfumato.cli import lifeline as lifelines
+from sfumato.cli.options import Lifeline
+
+__all__ = ["add_to"]
+
+PANEL = "Run the service"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these verbs to the command."""
+    for verb in (up, gateway, dispatcher, worker, recorder):
+        app.command(rich_help_panel=PANEL)(verb)
+
+
+def up(
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one. By default 8000.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder for everything it keeps. By default ./sfumato-data.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. By default 127.0.0.1.")] = None,
+    models: Annotated[Path | None, typer.Option(help="models.toml or model_names.txt to serve.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Workers per model. By default 1.")] = None,
+    lifeline: Lifeline = None,
+) -> None:
+    """Run the whole service here, embedded: page, API, queue and workers."""
+    from sfumato import supervisor
+    from sfumato.config import load_settings
+
+    lifelines.hold(lifeline)
+    settings = load_settings(port=port, data_dir=data_dir, host=host, models=models, workers=workers)
+    raise typer.Exit(supervisor.up(settings))
+
+
+def gateway(
+    fd: Annotated[int | None, typer.Option(help="Serve on this inherited listening socket.")] = None,
+    lifeline: Lifeline = None,
+) -> None:
+    """Run the gateway: it takes pictures in and serves results."""
+    from sfumato.config import load_settings
+    from sfumato.gateway.app import serve
+
+    lifelines.hold(lifeline)
+    raise typer.Exit(serve(load_settings(), fd))
+
+
+def dispatcher(lifeline: Lifeline = None) -> None:
+    """Run the dispatcher: it keeps the queues in order and hands jobs to workers."""
+    from sfumato.config import load_settings
+    from sfumato.dispatcher.dispatcher import serve
+
+    lifelines.hold(lifeline)
+    raise typer.Exit(serve(load_settings()))
+
+
+def worker(
+    model: Annotated[str, typer.Argument(help="Name of the model to work for.")],
+    lifeline: Lifeline = None,
+) -> None:
+    """Run one worker of a model: it makes the pictures."""
+    from sfumato.config import load_settings
+    from sfumato.worker.worker import serve
+
+    lifelines.hold(lifeline)
+    raise typer.Exit(serve(load_settings(), model))
+
+
+def recorder(lifeline: Lifeline = None) -> None:
+    """Run the recorder: it writes down what happened to each job."""
+    from sfumato.config import load_settings
+    from sfumato.recorder.recorder import serve
+
+    lifelines.hold(lifeline)
+    raise typer.Exit(serve(load_settings()))

@@ -1,0 +1,200 @@
+"""What people see: links and tables on standard output, progress on standard error."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Final, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from sfumato.client.batch import Sent
+from sfumato.client.views import JobInfo, ModelInfo
+
+__all__ = ["Board", "JobBar", "as_json", "complain", "line", "show_job", "show_jobs", "show_models", "show_sent"]
+
+COLOURS: Final = {
+    "sending": "dim",
+    "queued": "yellow",
+    "running": "cyan",
+    "succeeded": "green",
+    "failed": "red",
+    "canceled": "magenta",
+    "refused": "red",
+}
+
+
+class Board:
+    """One progress bar over all pictures, with the count of each state; prints each access link when it is known."""
+
+    def __init__(self, total: int, *, follow: bool, links: bool) -> None:
+        """`follow`: a picture is done when its job has ended, else when it was accepted. `links`: print them."""
+        self._follow, self._links = follow, links
+        self._states: dict[int, tuple[str, float]] = {}
+        columns = (
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[states]}"),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=False)
+        self._task = self._bar.add_task(f"{total} picture{'s' * (total != 1)}", total=total, states="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def told(self, sent: Sent) -> None:
+        """Show what became of one picture."""
+        first = self._states.get(id(sent), ("sending", 0.0))[0] == "sending"
+        if self._links and first and sent.job is not None:
+            self._line(f"{sent.order.save_as}  {sent.job.result_url}")
+        accepted = sent.job is not None and not self._follow
+        self._states[id(sent)] = (sent.state, 1.0 if accepted else sent.done)
+        states = Counter(state for state, _ in self._states.values())
+        shown = "  ".join(f"[{COLOURS[state]}]{state} {states[state]}[/]" for state in COLOURS if states[state])
+        self._bar.update(self._task, completed=sum(done for _, done in self._states.values()), states=shown)
+
+    def _line(self, text: str) -> None:
+        # On a terminal it must stand above the bar; into a file or a pipe it must go as it is.
+        if sys.stdout.isatty():
+            self._bar.console.print(text, soft_wrap=True, markup=False, highlight=False)
+        else:
+            line(text)
+
+
+class JobBar:
+    """One job's steps as a bar; shows nothing when `silent`."""
+
+    def __init__(self, *, silent: bool) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[place]}"),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=False, disable=silent)
+        self._task = self._bar.add_task("asking", total=None, place="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def told(self, job: JobInfo) -> None:
+        """Show how the job stands now."""
+        place = f"{job.estimate.position} in the queue" if job.estimate and job.estimate.position else ""
+        description = f"[{COLOURS[job.status]}]{job.status}[/]"
+        if job.progress:
+            place = f"step {job.progress.step} of {job.progress.steps}"
+            self._bar.update(self._task, completed=job.progress.step, total=job.progress.steps)
+        if job.ended:
+            self._bar.update(self._task, completed=1, total=1)
+        self._bar.update(self._task, description=description, place=place)
+
+
+def line(text: str) -> None:
+    """One line on standard output, as it is."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"{text}\n")
+
+
+def as_json(value: JobInfo | ModelInfo) -> str:
+    """The value as the service told it, on one line."""
+    return value.model_dump_json()
+
+
+def show_sent(sent: Sent, *, as_json: bool) -> None:
+    """Print what became of one picture; without `as_json` only what its link did not tell already."""
+    if as_json:
+        line(_sent_json(sent))
+    elif sent.error is not None:
+        complain(f"{sent.order.source}: {sent.error.detail}")
+    elif sent.saved is not None:
+        line(f"{sent.order.source} → {sent.saved}")
+
+
+def show_job(job: JobInfo) -> None:
+    """Print one job, a field a line; what is not known is left out."""
+    rows: dict[str, object] = {
+        "job": job.id,
+        "status": _status(job),
+        "model": job.model_name,
+        "prompt": job.prompt,
+        "priority": job.priority,
+        "queue": job.estimate and job.estimate.position and f"{job.estimate.position}, {_seconds(job.estimate.eta_s)}",
+        "progress": job.progress and f"step {job.progress.step} of {job.progress.steps}",
+        "attempt": job.attempt and f"{job.attempt + 1}, not before {job.next_attempt_at or 'now'}",
+        "took": job.timings.get("total_s") and _seconds(job.timings["total_s"]),
+        "error": job.error and job.error.detail,
+        "link": job.result_url,
+    }
+    console = Console()
+    for name, value in rows.items():
+        if value:
+            # As Text, for a prompt may look like markup; never folded, for a link must be copied whole.
+            text = value if isinstance(value, Text) else Text(str(value))
+            console.print(Text.assemble((f"{name:10}", "dim"), text), soft_wrap=True)
+
+
+def show_jobs(jobs: Iterable[JobInfo]) -> None:
+    """Print many jobs, one a row, ids whole."""
+    whole = Column("job", no_wrap=True, min_width=36)
+    table = Table(whole, "status", "model", "priority", "created", Column("prompt", no_wrap=True), box=None)
+    for job in jobs:
+        created = f"{job.created_at:%m-%d %H:%M}" if job.created_at else ""
+        table.add_row(job.id, _status(job), Text(job.model_name), job.priority, created, Text(job.prompt))
+    Console().print(table)
+
+
+def show_models(models: Iterable[ModelInfo]) -> None:
+    """Print many models, one a row."""
+    table = Table("model", "state", "workers", "waiting", "running", "what it does", box=None)
+    for model in models:
+        backlog = model.backlog
+        table.add_row(
+            Text(model.name),
+            model.state,
+            str(model.workers),
+            str(backlog.waiting),
+            str(backlog.running),
+            Text(model.summary),
+        )
+    Console().print(table)
+
+
+def _status(job: JobInfo) -> Text:
+    return Text(job.status, COLOURS[job.status])
+
+
+def _seconds(value: float | None) -> str:
+    return "soon" if value is None else f"{value:.1f} s"
+
+
+def _sent_json(sent: Sent) -> str:
+    job = sent.job
+    fields: dict[str, Any] = {
+        "file": str(sent.order.source),
+        "status": sent.state,
+        "id": job and job.id,
+        "result_url": job and job.result_url,
+        "status_url": job and job.status_url,
+        "saved": sent.saved and str(sent.saved),
+        "error": sent.error and {"slug": getattr(sent.error, "case", sent.error.slug), "detail": sent.error.detail},
+    }
+    return json.dumps(fields)

@@ -1,0 +1,143 @@
+"""The asynchronous client: it sends, sleeps, and leaves everything else to the conversations in `flows`."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Self, TypeVar, Unpack
+
+import httpx
+
+from sfumato.client import flows
+from sfumato.client.flows import Asked
+from sfumato.client.http import DEFAULT_URL, ImageSource, arguments, base_url, image_of, lost, response
+from sfumato.client.messages import Flow, Found, Reply, Request, Sleep, Stream
+from sfumato.client.patience import PATIENCE, persistent
+from sfumato.client.views import JobInfo, ModelInfo, Result
+from sfumato.core.retry import RetryPolicy
+
+__all__ = ["AsyncClient"]
+
+F = TypeVar("F")
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """A Sfumato service, spoken to from asyncio. Many tasks may share one; close it, or use it in an `async with`.
+
+    `timeout_s` is the longest silence of one request (seconds), `patience` how requests are tried again. `transport`,
+    `sleep` and `now` are for tests.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = 30.0,
+        patience: RetryPolicy = PATIENCE,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._http = httpx.AsyncClient(base_url=base_url(url), transport=transport, follow_redirects=True)
+        self._timeout_s, self._patience, self._sleep, self._now = timeout_s, patience, sleep, now
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def submit(
+        self,
+        image: ImageSource,
+        model_name: str,
+        *,
+        wait_s: float = 0.0,
+        idempotency_key: str | None = None,
+        **asked: Unpack[Asked],
+    ) -> JobInfo:
+        """Send a picture; its access link is `result_url`. `wait_s`: let the service answer later, with the end."""
+        picture = await asyncio.to_thread(image_of, image)
+        return await self._run(flows.submit(picture, model_name, asked, idempotency_key, wait_s))
+
+    async def generate(
+        self, image: ImageSource, model_name: str, *, timeout_s: float | None = None, **asked: Unpack[Asked]
+    ) -> Result:
+        """Send a picture and wait for its result: `submit` and `result` in one."""
+        picture = await asyncio.to_thread(image_of, image)
+        return await self._run(flows.generate(picture, model_name, asked, timeout_s))
+
+    async def job(self, job: JobInfo | str) -> JobInfo:
+        """How a job stands."""
+        return await self._run(flows.job(job))
+
+    async def wait(self, job: JobInfo | str, timeout_s: float | None = None) -> JobInfo:
+        """The job once it has ended, however that was; WaitTimeout after `timeout_s`."""
+        return await self._run(flows.wait(job, timeout_s))
+
+    def watch(self, job: JobInfo | str, timeout_s: float | None = None) -> AsyncIterator[JobInfo]:
+        """The job, each time that something about it changed, until it has ended; WaitTimeout after `timeout_s`."""
+        return self._each(flows.watch(job, timeout_s))
+
+    async def result(self, job: JobInfo | str, timeout_s: float | None = None) -> Result:
+        """The picture, waiting for it; JobFailed when there will be none, WaitTimeout after `timeout_s`."""
+        return await self._run(flows.result(job, timeout_s))
+
+    def jobs(
+        self, *, model_name: str | None = None, status: str | None = None, limit: int | None = None
+    ) -> AsyncIterator[JobInfo]:
+        """Jobs, newest first, at most `limit`; pages are fetched as they are needed."""
+        return self._each(flows.jobs(model_name, status, limit))
+
+    async def cancel(self, job: JobInfo | str) -> JobInfo:
+        """Cancel a job; AlreadyEnded when it has another end."""
+        return await self._run(flows.cancel(job))
+
+    async def delete(self, job: JobInfo | str) -> None:
+        """Forget an ended job and its pictures."""
+        await self._run(flows.delete(job))
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """The models one can ask for, with what they allow and what waits for them."""
+        return await self._run(flows.models())
+
+    async def _run(self, talk: Flow[T]) -> T:
+        talk = persistent(talk, self._patience, random.random)
+        reply: Reply | None = None
+        while True:
+            try:
+                step = talk.send(reply)
+            except StopIteration as end:
+                outcome: T = end.value
+                return outcome
+            reply = await self._do(step)
+
+    async def _each(self, talk: Stream[F]) -> AsyncIterator[F]:
+        talk = persistent(talk, self._patience, random.random)
+        reply: Reply | None = None
+        while True:
+            try:
+                step = talk.send(reply)
+            except StopIteration:
+                return
+            if isinstance(step, Found):
+                yield step.value
+                reply = None
+            else:
+                reply = await self._do(step)
+
+    async def _do(self, step: Request | Sleep) -> Reply | None:
+        if isinstance(step, Sleep):
+            await self._sleep(step.seconds)
+            return None
+        sent_at = self._now()
+        try:
+            answer = await self._http.request(**arguments(step, self._timeout_s))
+        except httpx.RequestError as error:
+            return lost(step, self._http.base_url, error)
+        return response(answer, sent_at, self._now())

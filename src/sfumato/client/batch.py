@@ -1,0 +1,128 @@
+"""Many pictures at once: each is sent, followed to its end and saved, a few uploads at a time."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sfumato.client.async_client import AsyncClient
+from sfumato.client.errors import JobFailed
+from sfumato.client.flows import Asked
+from sfumato.client.views import JobInfo
+from sfumato.core.errors import InvalidRequest, SfumatoError
+from sfumato.core.job import State
+
+__all__ = ["Order", "Sent", "pictures_in", "send_all"]
+
+PICTURE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+UPLOADS_AT_ONCE: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One picture to send, what to ask for it, and the result's file name without ending."""
+
+    source: Path
+    save_as: str
+    asked: Asked
+
+
+@dataclass(slots=True)
+class Sent:
+    """What became of an order so far. `error` says why it was refused, failed, or could not be followed."""
+
+    order: Order
+    job: JobInfo | None = None
+    saved: Path | None = None
+    error: SfumatoError | None = None
+
+    @property
+    def state(self) -> str:
+        """The job's state, or `sending`, or `refused` when it never became a job."""
+        if self.job is not None:
+            return self.job.status
+        return "refused" if self.error else "sending"
+
+    @property
+    def done(self) -> float:
+        """How much of it is done, 0 to 1."""
+        if self.error or (self.job and self.job.ended):
+            return 1.0
+        progress = self.job.progress if self.job else None
+        return progress.step / (progress.steps + 1) if progress else 0.0
+
+
+def pictures_in(paths: Iterable[Path], asked: Asked) -> list[Order]:
+    """One order for each file, and for each picture of each folder (not of its folders), in the order given.
+
+    Raises:
+        InvalidRequest: a path does not exist, or there is no picture at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise InvalidRequest(f"{path} does not exist.")
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES) if path.is_dir() else [path]
+        found.extend(inside)
+    if not found:
+        raise InvalidRequest("there is no picture in these folders; pictures end in .png, .jpg, .webp and the like.")
+    return [Order(path, name, asked) for path, name in zip(found, _names(found), strict=True)]
+
+
+async def send_all(
+    client: AsyncClient,
+    model_name: str,
+    orders: Sequence[Order],
+    *,
+    wait: bool = True,
+    out: Path | None = None,
+    told: Callable[[Sent], None] = lambda sent: None,
+) -> list[Sent]:
+    """Send every order and, with `wait`, follow each to its end and save its picture into folder `out`.
+
+    `told` is called whenever something about one changed. One that goes wrong does not stop the others: see `error`.
+    """
+    uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
+
+    async def one(order: Order) -> Sent:
+        sent = Sent(order)
+        try:
+            async with uploads:
+                sent.job = job = await client.submit(order.source, model_name, **order.asked)
+            if wait:
+                told(sent)
+                await _follow(client, sent, job, out, told)
+        except SfumatoError as error:
+            sent.error = error
+        told(sent)
+        return sent
+
+    return await asyncio.gather(*(one(order) for order in orders))
+
+
+async def _follow(
+    client: AsyncClient, sent: Sent, job: JobInfo, out: Path | None, told: Callable[[Sent], None]
+) -> None:
+    async for info in client.watch(job):
+        sent.job = job = info
+        told(sent)
+    if job.status is not State.SUCCEEDED:
+        why = job.error.detail if job.error else f"the job was {job.status}."
+        raise JobFailed(why, slug=f"job-{job.status}")
+    if out is not None:
+        picture = await client.result(job)
+        # The ending is appended: a dot in the name (v1.2) is part of it.
+        sent.saved = await asyncio.to_thread(picture.save, out / f"{sent.order.save_as}{picture.suffix}")
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Each file's stem; where several share one, they are numbered."""
+    often = Counter(path.stem for path in paths)
+    seen: Counter[str] = Counter()
+    names = []
+    for path in paths:
+        seen[path.stem] += 1
+        names.append(path.stem if often[path.stem] == 1 else f"{path.stem}-{seen[path.stem]}")
+    return names

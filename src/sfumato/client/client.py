@@ -1,0 +1,139 @@
+"""The synchronous client: it sends, sleeps, and leaves everything else to the conversations in `flows`."""
+
+import random
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx
+
+from sfumato.client import flows
+from sfumato.client.flows import Asked
+from sfumato.client.http import DEFAULT_URL, ImageSource, arguments, base_url, image_of, lost, response
+from sfumato.client.messages import Conversation, Found, Reply, Request, Sleep
+from sfumato.client.patience import PATIENCE, persistent
+from sfumato.client.views import JobInfo, ModelInfo, Result
+from sfumato.core.retry import RetryPolicy
+
+__all__ = ["Client"]
+
+F = TypeVar("F")
+T = TypeVar("T")
+
+
+class Client:
+    """A Sfumato service, spoken to synchronously. May be shared by threads; close it, or use it in a `with`.
+
+    `timeout_s` is the longest silence of one request (seconds), `patience` how requests are tried again. `transport`,
+    `sleep` and `now` are for tests.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = 30.0,
+        patience: RetryPolicy = PATIENCE,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,  # noqa: TID251 - a blocking client pauses its caller's thread
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._http = httpx.Client(base_url=base_url(url), transport=transport, follow_redirects=True)
+        self._timeout_s, self._patience, self._sleep, self._now = timeout_s, patience, sleep, now
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def submit(
+        self,
+        image: ImageSource,
+        model_name: str,
+        *,
+        wait_s: float = 0.0,
+        idempotency_key: str | None = None,
+        **asked: Unpack[Asked],
+    ) -> JobInfo:
+        """Send a picture; its access link is `result_url`. `wait_s`: let the service answer later, with the end."""
+        return self._run(flows.submit(image_of(image), model_name, asked, idempotency_key, wait_s))
+
+    def generate(
+        self, image: ImageSource, model_name: str, *, timeout_s: float | None = None, **asked: Unpack[Asked]
+    ) -> Result:
+        """Send a picture and wait for its result: `submit` and `result` in one."""
+        return self._run(flows.generate(image_of(image), model_name, asked, timeout_s))
+
+    def job(self, job: JobInfo | str) -> JobInfo:
+        """How a job stands."""
+        return self._run(flows.job(job))
+
+    def wait(self, job: JobInfo | str, timeout_s: float | None = None) -> JobInfo:
+        """The job once it has ended, however that was; WaitTimeout after `timeout_s`."""
+        return self._run(flows.wait(job, timeout_s))
+
+    def watch(self, job: JobInfo | str, timeout_s: float | None = None) -> Iterator[JobInfo]:
+        """The job, each time that something about it changed, until it has ended; WaitTimeout after `timeout_s`."""
+        return self._each(flows.watch(job, timeout_s))
+
+    def result(self, job: JobInfo | str, timeout_s: float | None = None) -> Result:
+        """The picture, waiting for it; JobFailed when there will be none, WaitTimeout after `timeout_s`."""
+        return self._run(flows.result(job, timeout_s))
+
+    def jobs(
+        self, *, model_name: str | None = None, status: str | None = None, limit: int | None = None
+    ) -> Iterator[JobInfo]:
+        """Jobs, newest first, at most `limit`; pages are fetched as they are needed."""
+        return self._each(flows.jobs(model_name, status, limit))
+
+    def cancel(self, job: JobInfo | str) -> JobInfo:
+        """Cancel a job; AlreadyEnded when it has another end."""
+        return self._run(flows.cancel(job))
+
+    def delete(self, job: JobInfo | str) -> None:
+        """Forget an ended job and its pictures."""
+        self._run(flows.delete(job))
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """The models one can ask for, with what they allow and what waits for them."""
+        return self._run(flows.models())
+
+    def _run(self, talk: Conversation[Any, T]) -> T:
+        steps = self._each(talk)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                outcome: T = end.value
+                return outcome
+
+    def _each(self, talk: Conversation[F, T]) -> Generator[F, None, T]:
+        talk = persistent(talk, self._patience, random.random)
+        reply: Reply | None = None
+        while True:
+            try:
+                step = talk.send(reply)
+            except StopIteration as end:
+                outcome: T = end.value
+                return outcome
+            reply = None
+            match step:
+                case Request():
+                    reply = self._send(step)
+                case Sleep(seconds):
+                    self._sleep(seconds)
+                case Found(value):
+                    yield value
+
+    def _send(self, request: Request) -> Reply:
+        sent_at = self._now()
+        try:
+            answer = self._http.request(**arguments(request, self._timeout_s))
+        except httpx.RequestError as error:
+            return lost(request, self._http.base_url, error)
+        return response(answer, sent_at, self._now())

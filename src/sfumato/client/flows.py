@@ -1,0 +1,238 @@
+"""The conversations with the service, one generator each, without I/O: the shells only send and sleep.
+
+Retries are a conversation around another one (`patience.persistent`), so none of these has to think of them.
+"""
+
+import json
+import uuid
+from typing import Any, Final, Literal, TypedDict, TypeVar
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from sfumato.client.errors import BadAnswer, WaitTimeout, error_of
+from sfumato.client.messages import Flow, Found, Image, Lost, Request, Response, Sleep, Stream, answer_to
+from sfumato.client.views import JobInfo, JobPage, ModelInfo, Result
+from sfumato.core.frozen import Frozen
+
+__all__ = [
+    "Asked",
+    "cancel",
+    "delete",
+    "generate",
+    "job",
+    "jobs",
+    "models",
+    "result",
+    "submit",
+    "wait",
+    "watch",
+]
+
+V = TypeVar("V", bound=Frozen)
+
+LONG_POLL_S: Final = 20.0
+_HELD_BACK_S = 1.0
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
+
+
+class Asked(TypedDict, total=False):
+    """What a caller may ask for beside picture and model; what is left out is the model's default.
+
+    Names and ranges are diffusers': strength in (0, 1], num_inference_steps ≥ 1, guidance_scale ≥ 0; width and height
+    (pixels) come together. `metadata` (≤ 1 KB as JSON) is given back with the job.
+    """
+
+    prompt: str
+    priority: Literal["high", "normal", "low"]
+    negative_prompt: str
+    strength: float | None
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    seed: int | None
+    sampler: str | None
+    width: int | None
+    height: int | None
+    output_format: Literal["png", "jpeg", "webp"] | None
+    metadata: dict[str, Any]
+
+
+def submit(image: Image, model_name: str, asked: Asked, key: str | None, wait_s: float) -> Flow[JobInfo]:
+    """Send a picture. The same Idempotency-Key goes with every attempt, so a retry never makes a second job."""
+    headers = {"Idempotency-Key": key or str(uuid.uuid4())} | _prefer(wait_s)
+    request = Request("POST", "/api/diffusion", _query(model_name, asked), headers, image, server_wait_s=wait_s)
+    return _read(JobInfo, (yield from _ask(request, 200, 202)))
+
+
+def job(of: JobInfo | str) -> Flow[JobInfo]:
+    """How a job stands."""
+    return _read(JobInfo, (yield from _ask(Request("GET", _status_url(of)), 200)))
+
+
+def watch(of: JobInfo | str, timeout_s: float | None = None) -> Stream[JobInfo]:
+    """The job, each time that something about it changed, until it has ended.
+
+    Raises:
+        WaitTimeout: it had not ended after `timeout_s` seconds.
+    """
+    before: JobInfo | None = None
+    request, deadline = Request("GET", _status_url(of)), None
+    while True:
+        response = yield from _ask(request, 200)
+        info = _read(JobInfo, response)
+        if info != before:
+            yield Found(info)
+        if info.ended:
+            return
+        before = info
+        deadline = _deadline(deadline, response, timeout_s)
+        yield Sleep(_within(_pace(info), _left_s(info.id, response, deadline)))
+
+
+def wait(of: JobInfo | str, timeout_s: float | None = None) -> Flow[JobInfo]:
+    """The job once it has ended, however that was; asks its access link, which knows first.
+
+    Raises:
+        WaitTimeout: it had not ended after `timeout_s` seconds.
+    """
+    info = of if isinstance(of, JobInfo) else (yield from job(of))
+    if not info.ended:
+        yield from _ended("HEAD", info, timeout_s, 200, 410)
+        info = yield from job(info)
+    return info
+
+
+def result(of: JobInfo | str, timeout_s: float | None = None) -> Flow[Result]:
+    """The picture behind the access link, waiting for it.
+
+    Raises:
+        JobFailed: there will be none.
+        WaitTimeout: there was none after `timeout_s` seconds.
+    """
+    info = of if isinstance(of, JobInfo) else (yield from job(of))
+    response = yield from _ended("GET", info, timeout_s, 200)
+    return Result(response.body, response.headers.get("content-type", "").partition(";")[0])
+
+
+def generate(image: Image, model_name: str, asked: Asked, timeout_s: float | None) -> Flow[Result]:
+    """Send a picture and wait for its result."""
+    patience_s = _within(LONG_POLL_S, timeout_s)
+    sent = yield from submit(image, model_name, asked, None, patience_s)
+    left_s = None if timeout_s is None else timeout_s if sent.ended else timeout_s - patience_s
+    return (yield from result(sent, left_s))
+
+
+def jobs(model_name: str | None = None, status: str | None = None, limit: int | None = None) -> Stream[JobInfo]:
+    """Jobs, newest first, at most `limit`; pages are fetched as they are needed."""
+    query = {name: value for name, value in (("model_name", model_name), ("status", status)) if value}
+    left = limit
+    while left is None or left > 0:
+        size = {"limit": str(min(100, left or 100))}
+        page = _read(JobPage, (yield from _ask(Request("GET", "/api/jobs", query | size), 200)))
+        for info in page.jobs:
+            yield Found(info)
+        if page.next is None:
+            return
+        query["cursor"] = page.next
+        left = None if left is None else left - len(page.jobs)
+
+
+def cancel(of: JobInfo | str) -> Flow[JobInfo]:
+    """Cancel a job.
+
+    Raises:
+        AlreadyEnded: it has another end.
+    """
+    return _read(JobInfo, (yield from _ask(Request("POST", f"{_address(of)}/cancel"), 200)))
+
+
+def delete(of: JobInfo | str) -> Flow[None]:
+    """Forget an ended job and its pictures."""
+    yield from _ask(Request("DELETE", _address(of)), 204)
+
+
+def models() -> Flow[tuple[ModelInfo, ...]]:
+    """The models one can ask for, with what they allow and what waits for them."""
+    return _read(_Models, (yield from _ask(Request("GET", "/api/models"), 200))).models
+
+
+class _Models(Frozen):
+    models: tuple[ModelInfo, ...]
+
+
+def _ended(method: str, info: JobInfo, timeout_s: float | None, *good: int) -> Flow[Response]:
+    """The access link's answer once there is an end.
+
+    The service is asked to hold its answer back until then; one that does not is asked again as its Retry-After says.
+    """
+    deadline: float | None = None
+    left_s = timeout_s
+    while True:
+        hold_s = _within(LONG_POLL_S, left_s)
+        request = Request(method, info.result_url, headers=_prefer(hold_s), server_wait_s=hold_s)
+        response = yield from _ask(request, 202, *good)
+        if response.status != 202:
+            return response
+        deadline = _deadline(deadline, response, timeout_s)
+        left_s = _left_s(info.id, response, deadline)
+        if response.took_s < _HELD_BACK_S:
+            yield Sleep(_within(response.retry_after_s or 1.0, left_s))
+
+
+def _ask(request: Request, *good: int) -> Flow[Response]:
+    reply = yield from answer_to(request)
+    if isinstance(reply, Lost) or reply.status not in good:
+        raise error_of(request, reply)
+    return reply
+
+
+def _read(kind: type[V], response: Response) -> V:
+    try:
+        return kind.model_validate_json(response.body)
+    except ValidationError as error:
+        raise BadAnswer(f"its answer can't be read ({error.error_count()} fields). Check the URL.") from error
+
+
+def _query(model_name: str, asked: Asked) -> dict[str, str]:
+    plain = {"model_name": model_name, **asked}
+    metadata = plain.pop("metadata", None)
+    if metadata:
+        plain["metadata"] = json.dumps(metadata)
+    return {name: str(value) for name, value in plain.items() if value is not None}
+
+
+def _prefer(wait_s: float) -> dict[str, str]:
+    return {"Prefer": f"wait={int(wait_s)}"} if wait_s >= 1 else {}
+
+
+def _status_url(of: JobInfo | str) -> str:
+    """The link the service gave, which opens the job to whoever holds it; else the job's address."""
+    return of.status_url if isinstance(of, JobInfo) else _address(of)
+
+
+def _address(of: JobInfo | str) -> str:
+    return f"/api/jobs/{quote(of.id if isinstance(of, JobInfo) else of, safe='')}"
+
+
+def _deadline(known: float | None, response: Response, timeout_s: float | None) -> float | None:
+    if known is not None or timeout_s is None:
+        return known
+    return response.at - response.took_s + timeout_s
+
+
+def _left_s(job_id: str, response: Response, deadline: float | None) -> float | None:
+    if deadline is None:
+        return None
+    if response.at >= deadline:
+        raise WaitTimeout(f"job {job_id} has no end yet. It goes on: wait again, or cancel it.")
+    return deadline - response.at
+
+
+def _within(wanted_s: float, left_s: float | None) -> float:
+    return wanted_s if left_s is None else min(wanted_s, left_s)
+
+
+def _pace(info: JobInfo) -> float:
+    """Seconds to the next look: a quarter of the time the job may still take."""
+    eta_s = info.estimate.eta_s if info.estimate else None
+    return _SHORTEST_PAUSE_S if eta_s is None else min(max(eta_s / 4, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)

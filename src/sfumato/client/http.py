@@ -1,0 +1,83 @@
+"""Between the conversations' messages and httpx, for both shells. Nothing is sent here."""
+
+import os
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeAlias
+
+import httpx
+
+from sfumato.client.messages import Image, Lost, Request, Response
+from sfumato.core.errors import InvalidRequest
+
+__all__ = ["DEFAULT_URL", "ImageSource", "Readable", "arguments", "base_url", "image_of", "lost", "response"]
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+
+
+class Readable(Protocol):
+    """A file opened in binary mode."""
+
+    def read(self) -> bytes: ...
+
+
+ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Readable
+"""A picture: a file's path, its bytes, or the file opened in binary mode."""
+
+
+def image_of(source: ImageSource) -> Image:
+    """The whole picture in memory, so that a retry can send it again.
+
+    Raises:
+        InvalidRequest: there is no such file, or it can't be read.
+    """
+    if isinstance(source, bytes):
+        return Image("image", source)
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        try:
+            return Image(path.name, path.read_bytes())
+        except OSError as error:
+            raise InvalidRequest(f"{path} can't be read: {error.strerror}.") from error
+    return Image(Path(str(getattr(source, "name", "image"))).name, source.read())
+
+
+def base_url(url: str) -> httpx.URL:
+    """The service's address, checked before anything is sent.
+
+    Raises:
+        InvalidRequest: it is no http address.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise InvalidRequest(f"url {url!r} is no address ({error}); give one like {DEFAULT_URL}.") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise InvalidRequest(f"url {url!r} must begin with http:// or https://, like {DEFAULT_URL}.")
+    return parsed
+
+
+def arguments(request: Request, timeout_s: float) -> dict[str, Any]:
+    """Keyword arguments of httpx's `request` for this request."""
+    # No claim about the type: a name's ending may lie, and the service looks at the bytes anyway.
+    image = request.image
+    files = {"image": (image.name, image.data, "application/octet-stream")} if image else None
+    return {
+        "method": request.method,
+        "url": request.url,
+        "params": dict(request.query) or None,
+        "headers": dict(request.headers),
+        "files": files,
+        "timeout": httpx.Timeout(timeout_s, read=timeout_s + request.server_wait_s),
+    }
+
+
+def response(answer: httpx.Response, sent_at: float, at: float) -> Response:
+    """httpx's answer, read whole, as a conversation takes it; times are the shell's (seconds)."""
+    headers = {name.lower(): text for name, text in answer.headers.items()}
+    return Response(answer.status_code, headers, answer.content, at, took_s=at - sent_at)
+
+
+def lost(request: Request, base: httpx.URL, error: httpx.RequestError) -> Lost:
+    """What a conversation is told when no answer came."""
+    where = base.join(request.url)
+    return Lost(f"no answer from {where.scheme}://{where.netloc.decode()} ({error or type(error).__name__}).")

@@ -1,0 +1,131 @@
+"""Settings: the only reader of the environment. Roles get `Settings`; adapters get plain values.
+
+Every field is described; docs/settings.md is written from these descriptions and a test fails when one is missing.
+"""
+
+import itertools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sfumato.core.errors import SfumatoError
+
+__all__ = ["BadSettings", "Settings", "child_environment", "load_settings"]
+
+DAY_S = 86_400.0
+MIB = 1024 * 1024
+
+
+class BadSettings(SfumatoError):
+    """A setting has a value it can't have; the message names the variable."""
+
+    slug = "bad-settings"
+    title = "A setting has a value it can't have"
+
+
+class Settings(BaseSettings):
+    """Each is read from SFUMATO_<NAME>; command line options go first."""
+
+    model_config = SettingsConfigDict(env_prefix="SFUMATO_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(Path("sfumato-data"), description="Folder for everything the embedded service keeps.")
+    host: str = Field("127.0.0.1", description="Address the gateway listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port the gateway listens on; 0 picks a free one.")
+    public_url: str = Field("", description="Address that links begin with; by default the address of each request.")
+    models: Path | None = Field(
+        None, description="models.toml or a plain model_names.txt; by default models.toml in the data folder, if there."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for machines.")
+
+    max_upload_bytes: int = Field(20 * MIB, gt=0, description="Largest picture accepted, in bytes.")
+    max_input_pixels: int = Field(50_000_000, gt=0, description="Largest picture accepted, in pixels (width x height).")
+    max_body_bytes_in_flight: int = Field(
+        256 * MIB, gt=0, description="Bytes of request bodies one gateway holds at once; above it answers 503."
+    )
+    max_wait_s: float = Field(60.0, ge=0, description="Longest `Prefer: wait` that is honoured, in seconds.")
+    link_secrets: SecretStr = Field(
+        SecretStr(""),
+        description="Secrets that sign links, comma separated: the first signs, all verify. By default one is made and "
+        "kept in the data folder.",
+    )
+
+    job_wait_s: float = Field(DAY_S, gt=0, description="Longest a job may wait before it fails as expired, in seconds.")
+    input_keep_s: float = Field(3 * DAY_S, gt=0, description="How long input pictures are kept, in seconds.")
+    log_keep_s: float = Field(7 * DAY_S, gt=0, description="How long the jobs and event logs are kept, in seconds.")
+    result_keep_s: float = Field(
+        14 * DAY_S, gt=0, description="How long results, outcomes, rows and idempotency keys are kept, in seconds."
+    )
+
+    beat_s: float = Field(2.0, gt=0, description="How often a worker tells that it is alive, in seconds.")
+    takeover_s: float = Field(
+        3.0, gt=0, description="Silence after which a dispatcher's or worker's place is taken over, in seconds."
+    )
+    drain_s: float = Field(4.0, gt=0, description="How long a leaving worker may finish what it runs, in seconds.")
+    threads: int = Field(0, ge=0, description="CPU threads of one worker's model; 0: the cores shared by all workers.")
+    workers: int = Field(1, ge=0, description="Workers started per model by `sfumato up`.")
+    live_workers: int = Field(1, ge=1, description="Workers that share this host's cores; set by `sfumato up`.")
+    benchmark_file: Path | None = Field(
+        None, description="If set, each generation appends `model name;seconds;memory in MiB` to this file."
+    )
+    metrics_dir: Path | None = Field(
+        None, description="Folder in which the processes of one host share their metrics; set by `sfumato up`."
+    )
+
+    @field_validator("public_url")
+    @classmethod
+    def _no_trailing_slash(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return url.rstrip("/")
+
+    @property
+    def models_file(self) -> Path | None:
+        """Where the models are listed, if anywhere."""
+        beside = self.data_dir / "models.toml"
+        return self.models or (beside if beside.exists() else None)
+
+    @model_validator(mode="after")
+    def _lasting_in_order(self) -> Self:
+        order = ("job_wait_s", "input_keep_s", "log_keep_s", "result_keep_s")
+        for shorter, longer in itertools.pairwise(order):
+            if getattr(self, shorter) >= getattr(self, longer):
+                raise ValueError(f"{shorter} must be shorter than {longer}: what a job needs must outlast its wait")
+        if self.beat_s >= self.takeover_s:
+            raise ValueError("beat_s must be shorter than takeover_s, or the living are taken for dead")
+        return self
+
+
+def load_settings(**given: object) -> Settings:
+    """Settings from the environment, with `given` (command line options that are not None) on top.
+
+    Raises:
+        BadSettings: a value is wrong; the message names every wrong variable and what it must be.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = "_".join(str(part) for part in problem["loc"])
+            lines.append(f"SFUMATO_{name.upper()}: {problem['msg']}" if name else str(problem["msg"]))
+        raise BadSettings("; ".join(lines) + ". See docs/settings.md.") from error
+
+
+def child_environment(settings: Settings, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment with `settings` written into it, for a child that must see the same ones."""
+    environment = dict(os.environ)
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+        environment[f"SFUMATO_{name.upper()}"] = str(plain)
+    if settings.metrics_dir is not None:
+        # prometheus_client reads its own variable when it is first imported, so the parent sets it for the child.
+        environment["PROMETHEUS_MULTIPROC_DIR"] = str(settings.metrics_dir)
+    return environment | dict(extra or {})

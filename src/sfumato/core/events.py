@@ -1,0 +1,250 @@
+"""What the roles tell each other about a job, in the order it happened to that job, and how a row follows.
+
+`dispatched, started, returned, retried, final` move a job; `alive` (a worker's beat, with each running job's step) and
+`standing` (a dispatcher's view of its queue) are live only. Nothing here does I/O or reads a clock.
+"""
+
+from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from sfumato.core.frozen import Frozen
+from sfumato.core.job import VERSION, Job, JobId, Outcome, Problem, State, Work, move
+
+__all__ = [
+    "Alive",
+    "Dispatched",
+    "Ended",
+    "Event",
+    "JobEvent",
+    "JobRow",
+    "Lifecycle",
+    "Retried",
+    "Returned",
+    "Running",
+    "Standing",
+    "Started",
+    "Unreadable",
+    "advance",
+    "decode_event",
+    "decode_job",
+    "decode_work",
+    "new_row",
+]
+
+
+class _OfJob(Frozen):
+    version: int = VERSION
+    job_id: JobId
+    at: float
+    attempt: int
+    delivery: int
+
+
+class Dispatched(_OfJob):
+    """The dispatcher wrote the work message for this lane. `deaths`: so many workers fell silent over this job."""
+
+    kind: Literal["dispatched"] = "dispatched"
+    lane: int
+    worker: str
+    deaths: int = 0
+
+
+class Started(_OfJob):
+    """A worker has the job in hand and is about to fetch its input."""
+
+    kind: Literal["started"] = "started"
+    worker: str
+
+
+class Returned(_OfJob):
+    """A worker gives the job back without an end. `left_over`: its former holder died; `drain`: this worker leaves."""
+
+    kind: Literal["returned"] = "returned"
+    worker: str
+    reason: Literal["left_over", "drain"]
+
+
+class Retried(_OfJob):
+    """It failed in a way that may pass; `attempt` is the next one, which must not begin before `not_before`."""
+
+    kind: Literal["retried"] = "retried"
+    not_before: float
+    error: Problem
+
+
+class Ended(_OfJob):
+    """The outcome that holds, told by whoever made or found it; telling it twice is harmless."""
+
+    kind: Literal["final"] = "final"
+    outcome: Outcome
+
+
+class Running(Frozen):
+    """One job on a worker: how many of its steps are done."""
+
+    job_id: JobId
+    attempt: int
+    delivery: int
+    step: int
+    steps: int
+
+
+class Alive(Frozen):
+    """A worker's beat, about every 2 s and when a step count changed. `slots` is how many jobs it can hold at once."""
+
+    kind: Literal["alive"] = "alive"
+    version: int = VERSION
+    at: float
+    worker: str
+    slots: int
+    lanes: tuple[int, ...]
+    running: tuple[Running, ...] = ()
+    draining: bool = False
+
+
+class Standing(Frozen):
+    """A dispatcher's view of its model, told when it changes, at most once a second.
+
+    `front` holds the ids of the first waiting jobs in exact order; `seconds_per_job` is a moving average.
+    """
+
+    kind: Literal["standing"] = "standing"
+    version: int = VERSION
+    at: float
+    waiting: int
+    running: int
+    slots: int
+    workers: int
+    oldest_created_at: float | None
+    seconds_per_job: float
+    front: tuple[JobId, ...] = ()
+
+
+JobEvent = Dispatched | Started | Returned | Retried | Ended
+Event = Annotated[JobEvent | Alive | Standing, Field(discriminator="kind")]
+_EVENT: Final[TypeAdapter[JobEvent | Alive | Standing]] = TypeAdapter(Event)
+_JOB: Final = TypeAdapter(Job)
+_WORK: Final = TypeAdapter(Work)
+
+
+class Unreadable(Frozen):
+    """A message of a version or shape this build does not know. It is parked, never skipped as if done."""
+
+    raw: str
+    why: str
+
+
+def decode_job(raw: bytes | str) -> Job | Unreadable:
+    """A job message, or what could not be read of it."""
+    return _decode(_JOB, raw)
+
+
+def decode_work(raw: bytes | str) -> Work | Unreadable:
+    """A work message, or what could not be read of it."""
+    return _decode(_WORK, raw)
+
+
+def decode_event(raw: bytes | str) -> JobEvent | Alive | Standing | Unreadable:
+    """An event, or what could not be read of it."""
+    return _decode(_EVENT, raw)
+
+
+class _Versioned(Protocol):
+    @property
+    def version(self) -> int: ...
+
+
+V = TypeVar("V", bound=_Versioned)
+
+
+def _decode(adapter: TypeAdapter[V], raw: bytes | str) -> V | Unreadable:
+    text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
+    try:
+        value = adapter.validate_json(raw)
+    except ValidationError as error:
+        return Unreadable(raw=text, why=str(error))
+    if value.version != VERSION:
+        return Unreadable(raw=text, why=f"version {value.version} is unknown here; this build reads {VERSION}.")
+    return value
+
+
+class Lifecycle(Frozen):
+    """One line of a job's kept history, with its position in the event log (0 for queued: the job message itself)."""
+
+    kind: Literal["queued", "started", "returned", "retried", "final"]
+    at: float
+    position: int
+    attempt: int = 0
+    delivery: int = 0
+    worker: str = ""
+
+
+MAX_LIFECYCLE: Final = 12
+
+
+class JobRow(Frozen):
+    """What the database knows of a job; a fold over its message and events, so it can be built anew from the logs."""
+
+    job: Job
+    state: State = State.QUEUED
+    attempt: int = 0
+    delivery: int = 0
+    worker: str = ""
+    started_at: float | None = None
+    not_before: float | None = None
+    last_error: Problem | None = None
+    outcome: Outcome | None = None
+    position: int = 0
+    """Position of the last event folded in; an event at or before it changes nothing."""
+    events: tuple[Lifecycle, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return self.job.id
+
+
+def new_row(job: Job) -> JobRow:
+    """The row of a job just published: queued."""
+    return JobRow(job=job, attempt=job.attempt, events=(Lifecycle(kind="queued", at=job.created_at, position=0),))
+
+
+def advance(row: JobRow, event: JobEvent, position: int) -> JobRow:
+    """The row after `event`, which stands at `position` in its log.
+
+    Late, repeated and stale events (an older attempt or delivery) change nothing but the position; a terminal row never
+    changes state again.
+    """
+    if position <= row.position:
+        return row
+    seen = row.model_copy(update={"position": position})
+    stale = (event.attempt, event.delivery) < (row.attempt, row.delivery)
+    if row.state.terminal or (stale and event.kind != "final") or event.kind == "dispatched":
+        return seen
+    return seen.model_copy(update={**_change(row, event), "events": _kept(row, event, position)})
+
+
+def _change(row: JobRow, event: JobEvent) -> dict[str, Any]:
+    order = {"attempt": event.attempt, "delivery": event.delivery}
+    if isinstance(event, Started):
+        state = move(row.state, State.RUNNING)
+        return order | {"state": state, "worker": event.worker, "started_at": event.at, "not_before": None}
+    if isinstance(event, Retried):
+        # A retry told before its `started` was seen passes through running: the log is per job in order, a row may lag.
+        state = State.QUEUED if row.state is State.QUEUED else move(row.state, State.QUEUED)
+        return order | {"state": state, "worker": "", "not_before": event.not_before, "last_error": event.error}
+    if isinstance(event, Ended):
+        running = row.state if event.outcome.state in (State.FAILED, State.CANCELED) else State.RUNNING
+        return {"state": move(running, event.outcome.state), "outcome": event.outcome, "not_before": None}
+    return order
+
+
+def _kept(row: JobRow, event: JobEvent, position: int) -> tuple[Lifecycle, ...]:
+    if isinstance(event, Dispatched):
+        return row.events
+    worker = getattr(event, "worker", "")
+    line = Lifecycle(
+        kind=event.kind, at=event.at, position=position, attempt=event.attempt, delivery=event.delivery, worker=worker
+    )
+    # The first line and the latest ones: a job redelivered many times still shows when it came and how it ended.
+    return (*row.events[:1], *(*row.events[1:], line)[-(MAX_LIFECYCLE - 1) :])

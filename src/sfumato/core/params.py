@@ -1,0 +1,215 @@
+"""What a caller may ask of a model, and what a model allows. One frozen model serves wire, message and row.
+
+Public names are diffusers' own: prompt, negative_prompt, strength, num_inference_steps, guidance_scale, seed.
+"""
+
+from enum import StrEnum
+from typing import Annotated, NamedTuple, Self
+
+from pydantic import Field
+
+from sfumato.core.errors import InvalidRequest
+from sfumato.core.frozen import Frozen
+
+__all__ = ["ModelRules", "OutputFormat", "Params", "ParamsRequest", "Sampler", "Shape", "evaluations", "nearest_shape"]
+
+MAX_PROMPT_CHARS = 4_000
+MAX_SEED = 2**63 - 1
+
+
+class Sampler(StrEnum):
+    """How a job walks from noise to picture; each is a table of numbers (docs/engine.md)."""
+
+    EULER = "euler"
+    EULER_ANCESTRAL = "euler_ancestral"
+    DDIM = "ddim"
+    DPMPP_2M = "dpmpp_2m"
+    LCM = "lcm"
+    FLOW_MATCH_EULER = "flow_match_euler"
+
+
+class OutputFormat(StrEnum):
+    """The file type of the result."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+    @property
+    def media_type(self) -> str:
+        return f"image/{self.value}"
+
+
+class Shape(NamedTuple):
+    """A picture's size in pixels."""
+
+    width: int
+    height: int
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+class ParamsRequest(Frozen):
+    """What a caller may leave out. `resolve` turns it into `Params` by the model's rules."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    strength: float | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    seed: int | None = None
+    sampler: Sampler | None = None
+    width: int | None = None
+    height: int | None = None
+    output_format: OutputFormat | None = None
+
+
+class Params(Frozen):
+    """Everything that decides a result, resolved: the same params and input give the same picture.
+
+    `width` × `height` (pixels) is the shape the model runs at; `exact` says that the caller asked for that shape, so
+    the result keeps it instead of taking the input's aspect.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    strength: Annotated[float, Field(gt=0, le=1)]
+    num_inference_steps: Annotated[int, Field(ge=1)]
+    guidance_scale: Annotated[float, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    sampler: Sampler
+    width: Annotated[int, Field(gt=0)]
+    height: Annotated[int, Field(gt=0)]
+    exact: bool = False
+    output_format: OutputFormat = OutputFormat.PNG
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.width, self.height)
+
+
+class ModelRules(Frozen):
+    """What one model allows and what it takes when the caller is silent; published at `GET /api/models`.
+
+    `shapes` are the buckets of about equal area that pictures are scaled to, so that any aspect ratio batches.
+    """
+
+    shapes: tuple[Shape, ...]
+    size_multiple: int = 8
+    max_pixels: int = 1024 * 1024
+    strength: float = 0.6
+    num_inference_steps: int = 30
+    max_steps: int = 200
+    guidance_scale: float = 5.0
+    max_guidance_scale: float = 30.0
+    sampler: Sampler = Sampler.DPMPP_2M
+    samplers: tuple[Sampler, ...] = (
+        Sampler.EULER,
+        Sampler.EULER_ANCESTRAL,
+        Sampler.DDIM,
+        Sampler.DPMPP_2M,
+        Sampler.LCM,
+    )
+    output_format: OutputFormat = OutputFormat.PNG
+    max_prompt_chars: int = MAX_PROMPT_CHARS
+
+    def resolve(self, asked: ParamsRequest, input_size: Shape, seed: int) -> Params:
+        """Fill in what the caller left out and refuse what this model can't do.
+
+        `input_size` is the upright input picture's size in pixels; `seed` is used when none was asked for.
+
+        Raises:
+            InvalidRequest: a value is out of this model's range; the message names the range.
+        """
+        shape, exact = self._shape(asked, input_size)
+        strength = self.strength if asked.strength is None else asked.strength
+        steps = self.num_inference_steps if asked.num_inference_steps is None else asked.num_inference_steps
+        guidance = self.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
+        chosen_seed = seed if asked.seed is None else asked.seed
+        _check("strength", strength, 0 < strength <= 1, "above 0 and at most 1")
+        _check("num_inference_steps", steps, 1 <= steps <= self.max_steps, f"1 to {self.max_steps}")
+        _check("guidance_scale", guidance, 0 <= guidance <= self.max_guidance_scale, f"0 to {self.max_guidance_scale}")
+        _check("seed", chosen_seed, 0 <= chosen_seed <= MAX_SEED, f"0 to {MAX_SEED}")
+        if evaluations(steps, strength) < 1:
+            need = int(1 / strength) + 1
+            raise _bad(
+                f"strength {strength} of num_inference_steps {steps} leaves no step to run; "
+                f"raise strength or ask for at least {need} steps."
+            )
+        sampler = asked.sampler or self.sampler
+        if sampler not in self.samplers:
+            raise _bad(f"sampler {sampler} is not one of this model's: {', '.join(self.samplers)}.")
+        for name, text in (("prompt", asked.prompt), ("negative_prompt", asked.negative_prompt)):
+            if len(text) > self.max_prompt_chars:
+                raise _bad(f"{name} has {len(text)} characters; at most {self.max_prompt_chars} are read.")
+        return Params(
+            prompt=asked.prompt,
+            negative_prompt=asked.negative_prompt,
+            strength=strength,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            seed=chosen_seed,
+            sampler=sampler,
+            width=shape.width,
+            height=shape.height,
+            exact=exact,
+            output_format=asked.output_format or self.output_format,
+        )
+
+    def _shape(self, asked: ParamsRequest, input_size: Shape) -> tuple[Shape, bool]:
+        if asked.width is None and asked.height is None:
+            return nearest_shape(input_size, self.shapes), False
+        if asked.width is None or asked.height is None:
+            raise _bad("give both width and height, or neither.")
+        m = self.size_multiple
+        for name, value in (("width", asked.width), ("height", asked.height)):
+            _check(name, value, value >= m and value % m == 0, f"a positive multiple of {m}")
+        shape = Shape(asked.width, asked.height)
+        if shape.pixels > self.max_pixels:
+            raise _bad(f"width × height is {shape.pixels} pixels; this model makes at most {self.max_pixels}.")
+        return shape, True
+
+    def check(self) -> Self:
+        """Raise ValueError when the rules contradict themselves; run where models.toml is read."""
+        if not self.shapes:
+            raise ValueError("shapes is empty; give at least one [width, height].")
+        if self.size_multiple < 1:
+            raise ValueError(f"size_multiple is {self.size_multiple}; it must be 1 or more.")
+        if not 0 < self.strength <= 1 or not 1 <= self.num_inference_steps <= self.max_steps:
+            raise ValueError("the default strength must be above 0 and at most 1, the default steps 1 to max_steps.")
+        for shape in self.shapes:
+            if min(shape) < 1:
+                raise ValueError(f"shape {tuple(shape)} has no pixels.")
+            if shape.width % self.size_multiple or shape.height % self.size_multiple or shape.pixels > self.max_pixels:
+                raise ValueError(f"shape {tuple(shape)} is no multiple of {self.size_multiple} or over max_pixels.")
+        if self.sampler not in self.samplers:
+            raise ValueError(f"default sampler {self.sampler} is not among samplers.")
+        if evaluations(self.num_inference_steps, self.strength) < 1:
+            raise ValueError("the default strength of the default num_inference_steps leaves no step to run.")
+        return self
+
+
+def evaluations(num_inference_steps: int, strength: float) -> int:
+    """How many steps really run: diffusers' rule for Stable Diffusion, min(int(steps * strength), steps)."""
+    return min(int(num_inference_steps * strength), num_inference_steps)
+
+
+def nearest_shape(size: Shape, shapes: tuple[Shape, ...]) -> Shape:
+    """The bucket whose aspect ratio is nearest to `size`'s, as a ratio, so that wide and tall weigh the same."""
+
+    def distance(shape: Shape) -> float:
+        ours, theirs = shape.width * size.height, shape.height * size.width
+        return max(ours, theirs) / min(ours, theirs)
+
+    return min(shapes, key=distance)
+
+
+def _check(name: str, value: float, good: bool, wanted: str) -> None:
+    if not good:
+        raise _bad(f"{name} is {value}; it must be {wanted}.")
+
+
+def _bad(detail: str) -> InvalidRequest:
+    return InvalidRequest(detail, slug="invalid-parameters", title="A parameter is out of range")

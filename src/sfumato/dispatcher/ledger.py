@@ -1,0 +1,352 @@
+"""What a dispatcher knows of its model: a fold over the jobs log and the event log, and what follows from it. Pure.
+
+Every undecided job is in exactly one place:
+
+    WAITING    in the order, until its turn or its `not_before`
+    OUT        handed out: in a worker's hands as far as anyone knows
+    HELD       returned as left over, while who began it may still live and finish it
+    SUSPECT    begun by a worker that then fell silent: goes next, alone, to a worker with nothing else
+    CONDEMNED  too many workers fell silent over it: to be ended as a dead letter
+
+A job is known by (attempt, delivery): events older than what is known are late and change nothing. All that was learned
+from events can be learned again from the log, so a successor that folds both logs stands where this one stood.
+"""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Final, assert_never
+
+from sfumato.core.events import (
+    Alive,
+    Dispatched,
+    Ended,
+    Event,
+    JobEvent,
+    Retried,
+    Returned,
+    Standing,
+    Started,
+    Unreadable,
+)
+from sfumato.core.job import Job, Outcome, Problem, State, Work
+from sfumato.core.ports import Batch, Lead, Logged
+from sfumato.dispatcher.fleet import Fleet, Seat
+from sfumato.dispatcher.heap import KeyedHeap
+from sfumato.dispatcher.order import Order, Ticket
+from sfumato.dispatcher.prefix import Prefix
+
+__all__ = ["DEATHS_ALONE", "HandOut", "Ledger"]
+
+log = logging.getLogger(__name__)
+
+DEATHS_ALONE: Final = 3
+"""A job is a dead letter when so many workers fell silent while they ran it and nothing else."""
+ENDED_KEPT: Final = 100_000
+FRONT: Final = 50
+EXPECTED_AT_FIRST_S: Final = 30.0
+SMOOTHING: Final = 0.1
+
+
+class _Place(Enum):
+    WAITING = auto()
+    OUT = auto()
+    HELD = auto()
+    SUSPECT = auto()
+    CONDEMNED = auto()
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One undecided job. `begun_by` is who started the present delivery; `deaths` how many fell silent over it."""
+
+    job: Job
+    positions: list[int]
+    attempt: int
+    delivery: int = 0
+    place: _Place = _Place.WAITING
+    charged: bool = False
+    deaths: int = 0
+    begun_by: str = ""
+    begun_at: float = 0.0
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return self.attempt, self.delivery
+
+
+@dataclass(frozen=True, slots=True)
+class HandOut:
+    """A work message to write, and the event that tells of it."""
+
+    work: Work
+    told: Dispatched
+
+
+class Ledger:
+    """The state behind one model's dispatcher.
+
+    `lead` is where the predecessor committed, with the event cursor from which to fold as its metadata. A worker not
+    heard for more than `silence_s` is taken for dead. `weights` are the owners' shares.
+    """
+
+    def __init__(self, lead: Lead, silence_s: float, weights: Mapping[str, float] = MappingProxyType({})) -> None:
+        self.cursor = lead.metadata
+        self._prefix = Prefix(lead)
+        self._entries: dict[str, _Entry] = {}
+        self._ended: dict[str, None] = {}
+        self._order = Order(weights)
+        self._fleet = Fleet(silence_s)
+        self._held: dict[str, float] = {}
+        self._suspects: dict[str, None] = {}
+        self._condemned: dict[str, None] = {}
+        self._expiry = KeyedHeap()
+        self._seconds_per_job = 0.0
+
+    # The fold
+
+    def read(self, items: Sequence[Logged[Job | Unreadable]]) -> None:
+        """Take in what the jobs log had next."""
+        for item in items:
+            self._prefix.read(item.position, self.cursor)
+            if isinstance(item.value, Unreadable):
+                # Never decided here: the commit stays before it, and a newer build reads it again.
+                log.error("job message %d can't be read and holds the commit: %s", item.position, item.value.why)
+            else:
+                self._register(item.value, item.position)
+
+    def _register(self, job: Job, position: int) -> None:
+        if job.id in self._ended:
+            self._prefix.decide(position)
+        elif (known := self._entries.get(job.id)) is not None:
+            known.positions.append(position)
+        else:
+            self._entries[job.id] = _Entry(job, [position], job.attempt)
+            self._wait(self._entries[job.id])
+
+    def follow(self, batch: Batch[Event | Unreadable], now: float, *, replay: bool = False) -> None:
+        """Take in what the event log had next; in a replay everything is as old as it says."""
+        for item in batch.items:
+            event = item.value
+            if isinstance(event, Unreadable):
+                log.warning("event %d can't be read and is passed over: %s", item.position, event.why)
+            else:
+                self.apply(event, min(event.at, now) if replay else now)
+        self.cursor = batch.cursor
+
+    def apply(self, event: Event, now: float) -> None:
+        """Take in one event, seen at `now`."""
+        match event:
+            case Alive():
+                self._hear(event, now)
+            case Standing():
+                self._seconds_per_job = self._seconds_per_job or event.seconds_per_job
+            case Ended():
+                self._end(event)
+            case Dispatched() | Started() | Returned() | Retried():
+                entry = self._entries.get(event.job_id)
+                if entry is not None and entry.place is not _Place.CONDEMNED:
+                    self._move(entry, event, now)
+            case _:
+                assert_never(event)
+
+    def _hear(self, alive: Alive, seen: float) -> None:
+        self._fleet.hear(alive, seen)
+        for running in alive.running:
+            # A beat may be told after the end it was made before.
+            if running.job_id in self._ended:
+                self._fleet.stopped(running.job_id, alive.worker)
+
+    def _end(self, event: Ended) -> None:
+        self._ended[event.job_id] = None
+        if len(self._ended) > ENDED_KEPT:
+            del self._ended[next(iter(self._ended))]
+        self._fleet.stopped(event.job_id)
+        entry = self._entries.pop(event.job_id, None)
+        if entry is None:
+            return
+        self._leave(entry)
+        for position in entry.positions:
+            self._prefix.decide(position)
+        if entry.begun_by and event.outcome.state is State.SUCCEEDED:
+            took_s = max(0.0, event.at - entry.begun_at)
+            before_s = self._seconds_per_job or took_s
+            self._seconds_per_job = before_s + SMOOTHING * (took_s - before_s)
+
+    def _move(self, entry: _Entry, event: JobEvent, now: float) -> None:
+        told = (event.attempt, event.delivery)
+        match event:
+            case Dispatched() if told >= entry.order:
+                # `started` may have been told first: then who began it has it.
+                begun = entry.place is _Place.OUT and told == entry.order
+                entry.begun_by = entry.begun_by if begun else ""
+                entry.attempt, entry.delivery, entry.deaths = *told, event.deaths
+                self._go_out(entry, entry.begun_by or event.worker)
+            case Started() if told >= entry.order:
+                entry.attempt, entry.delivery = told
+                entry.begun_by, entry.begun_at = event.worker, event.at
+                self._go_out(entry, event.worker)
+            case Returned() if told >= entry.order:
+                self._fleet.stopped(entry.job.id, event.worker)
+                entry.attempt, entry.delivery = event.attempt, event.delivery + 1
+                self._come_back(entry, event, now)
+            case Returned() if entry.place is _Place.HELD and event.worker == entry.begun_by:
+                self._wait(entry)
+            case Retried() if told > entry.order:
+                self._fleet.stopped(entry.job.id, entry.begun_by)
+                entry.attempt, entry.delivery = told
+                # Whoever tells of a failure has survived it.
+                entry.deaths, entry.charged = 0, False
+                self._wait(entry, event.not_before)
+            case _:
+                pass
+
+    def _come_back(self, entry: _Entry, event: Returned, now: float) -> None:
+        may_live = self._fleet.lives(entry.begun_by, now) or self._fleet.runs_somewhere(entry.job.id, now)
+        if event.reason == "drain" or not (entry.begun_by or may_live):
+            self._wait(entry)
+        elif may_live:
+            expected_s = self._seconds_per_job or EXPECTED_AT_FIRST_S
+            # At least until the silence of one that died with it would be heard.
+            self._hold(entry, max(entry.begun_at + 2 * expected_s, now + self._fleet.silence_s))
+        else:
+            self._suspect(entry)
+
+    # From place to place
+
+    def _leave(self, entry: _Entry) -> None:
+        job_id = entry.job.id
+        self._order.remove(job_id)
+        self._fleet.take(job_id)
+        self._held.pop(job_id, None)
+        self._suspects.pop(job_id, None)
+        self._condemned.pop(job_id, None)
+        self._expiry.discard(job_id)
+
+    def _wait(self, entry: _Entry, not_before: float = 0.0) -> None:
+        self._leave(entry)
+        entry.place, entry.begun_by = _Place.WAITING, ""
+        job = entry.job
+        cost = 0 if entry.charged else job.cost
+        self._order.add(Ticket(job.id, job.owner, job.priority, cost, entry.positions[0], not_before))
+        self._expiry.put(job.id, job.expires_at)
+
+    def _go_out(self, entry: _Entry, worker: str) -> None:
+        self._leave(entry)
+        entry.place, entry.charged = _Place.OUT, True
+        self._fleet.hand(entry.job.id, worker, alone=entry.deaths > 0)
+
+    def _hold(self, entry: _Entry, until: float) -> None:
+        self._leave(entry)
+        entry.place = _Place.HELD
+        self._held[entry.job.id] = until
+        self._expiry.put(entry.job.id, entry.job.expires_at)
+
+    def _suspect(self, entry: _Entry) -> None:
+        entry.deaths += 1
+        # The first death was in company and only raised the suspicion.
+        if entry.deaths > DEATHS_ALONE:
+            self._leave(entry)
+            entry.place = _Place.CONDEMNED
+            self._condemned[entry.job.id] = None
+        else:
+            self._queue_alone(entry)
+
+    def _queue_alone(self, entry: _Entry) -> None:
+        self._leave(entry)
+        entry.place, entry.begun_by = _Place.SUSPECT, ""
+        self._suspects[entry.job.id] = None
+        self._expiry.put(entry.job.id, entry.job.expires_at)
+
+    # What follows
+
+    def hand_outs(self, now: float) -> Sequence[HandOut]:
+        """What to hand out now; these jobs are taken to be out from here on."""
+        self._fleet.bury(now)
+        self._release(now)
+        self._order.wake(now)
+        return [*self._hand_out_suspects(now), *self._hand_out_waiting(now)]
+
+    def _release(self, now: float) -> None:
+        for job_id, until in list(self._held.items()):
+            entry = self._entries[job_id]
+            if entry.begun_by and not self._fleet.lives(entry.begun_by, now):
+                self._suspect(entry)
+            elif now >= until or not (entry.begun_by or self._fleet.runs_somewhere(job_id, now)):
+                self._wait(entry)
+
+    def _hand_out_suspects(self, now: float) -> Iterator[HandOut]:
+        for job_id, seat in zip(list(self._suspects), self._fleet.idle_seats(), strict=False):
+            yield self._hand_out(self._entries[job_id], seat, now)
+
+    def _hand_out_waiting(self, now: float) -> Iterator[HandOut]:
+        for seat in self._fleet.seats(keep_one_clear=bool(self._suspects)):
+            job_id = self._order.take(now)
+            if job_id is None:
+                return
+            yield self._hand_out(self._entries[job_id], seat, now)
+
+    def _hand_out(self, entry: _Entry, seat: Seat, now: float) -> HandOut:
+        self._go_out(entry, seat.worker)
+        order = {"attempt": entry.attempt, "delivery": entry.delivery}
+        work = Work(job=entry.job, lane=seat.lane, **order, alone=entry.deaths > 0)
+        told = {"job_id": entry.job.id, "at": now, "lane": seat.lane, "worker": seat.worker, "deaths": entry.deaths}
+        return HandOut(work, Dispatched(**told, **order))
+
+    def take_back(self, hand_outs: Sequence[HandOut]) -> None:
+        """These could not be written, or nobody knows: they wait again. If they were, their events will tell."""
+        for hand_out in hand_outs:
+            entry = self._entries[hand_out.work.job.id]
+            if entry.deaths:
+                self._queue_alone(entry)
+            else:
+                self._wait(entry)
+
+    def ends(self, now: float, limit: int) -> Sequence[Ended]:
+        """Ends to decide, told as if ours were the outcome: dead letters, and what waited past its time."""
+        condemned = [self._dead_letter(self._entries[job_id], now) for job_id in self._condemned]
+        overdue = (self._entries[job_id] for job_id in self._expiry.up_to(now, limit))
+        expired = [_ended(entry, Outcome.expired(entry.job.id, entry.attempt, now)) for entry in overdue]
+        return [*condemned, *expired][:limit]
+
+    @staticmethod
+    def _dead_letter(entry: _Entry, now: float) -> Ended:
+        detail = f"{DEATHS_ALONE} workers died while they ran this job and nothing else; it is not tried again."
+        error = Problem(slug="dead-letter", title="The job ends its workers", detail=detail)
+        state, job_id = State.FAILED, entry.job.id
+        return _ended(entry, Outcome(job_id=job_id, state=state, attempt=entry.attempt, at=now, error=error))
+
+    def commit(self) -> Lead:
+        """The position and metadata with which a successor misses nothing."""
+        return self._prefix.commit(self.cursor)
+
+    def standing(self, now: float) -> Standing:
+        """How the queue stands."""
+        self._fleet.bury(now)
+        workers, slots = self._fleet.capacity()
+        first = self._expiry.first()
+        suspects = list(self._suspects)
+        return Standing(
+            at=now,
+            waiting=len(self._entries) - self._fleet.out,
+            running=self._fleet.out,
+            slots=slots,
+            workers=workers,
+            # Jobs wait equally long, so the first to expire is the oldest.
+            oldest_created_at=self._entries[first[1]].job.created_at if first else None,
+            seconds_per_job=round(self._seconds_per_job, 4),
+            front=(*suspects, *self._order.front(now, FRONT))[:FRONT],
+        )
+
+    def next_at(self) -> float:
+        """When there is something to do though nothing comes: a retry's time or an expiry (Unix seconds)."""
+        expiry, retry = self._expiry.first(), self._order.next_at()
+        return min(expiry[0] if expiry else math.inf, math.inf if retry is None else retry)
+
+
+def _ended(entry: _Entry, outcome: Outcome) -> Ended:
+    order = {"attempt": entry.attempt, "delivery": entry.delivery}
+    return Ended(job_id=entry.job.id, at=outcome.at, **order, outcome=outcome)

@@ -1,0 +1,267 @@
+"""Step-level continuous batching: many jobs in one model, each at its own timestep of its own schedule.
+
+`add` lets a job in, `step` makes one model call for some of them, `abort` takes one out. One thread owns an engine.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from sfumato.core.errors import EngineDead, PermanentError
+from sfumato.core.job import Priority
+from sfumato.core.params import Params, evaluations
+from sfumato.engine.backends import Backend
+from sfumato.engine.batcher import Batcher
+from sfumato.engine.embeddings import EmbeddingCache
+from sfumato.engine.sampler import COLUMNS, Table, table
+
+__all__ = ["Engine", "Failed", "Finished", "Pixels", "Progress"]
+
+Pixels = npt.NDArray[np.uint8]
+
+HEAD_START_S: Final = 10.0
+"""A high-priority job counts as having come this much earlier, so it pauses younger jobs and never starves old ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`step` of `steps` are done."""
+
+    key: str
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The picture, [height, width, 3]; the job has left the engine."""
+
+    key: str
+    pixels: Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """This job alone can't go on, and has left the engine. Errors of unknown kind come as they were raised."""
+
+    key: str
+    error: Exception
+
+
+Event = Progress | Finished | Failed
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """A job in the engine. Until its first call there is only what `add` was given; x is None."""
+
+    key: str
+    params: Params
+    pixels: Pixels
+    table: Table
+    step: int = 0
+    x: Any = None
+    x0_before: Any = None
+    generator: Any = None
+    embedding: Any = None
+    negative: Any = None
+
+    @property
+    def guided(self) -> bool:
+        return self.params.guidance_scale > 1
+
+    @property
+    def rows(self) -> int:
+        return 2 if self.guided else 1
+
+    @property
+    def done(self) -> bool:
+        return self.step == len(self.table)
+
+
+class Engine:
+    """Jobs go in with `add` and come out of `step` as events.
+
+    Args:
+        backend: the model.
+        batch: most rows in one model call. More jobs may be in; the oldest go first (see batcher.py).
+        clock: seconds; only its order and differences matter.
+    """
+
+    def __init__(self, backend: Backend, batch: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._backend, self._arrays, self._clock = backend, backend.arrays, clock
+        self._schedule = backend.about.schedule
+        self._batcher = Batcher(batch)
+        self._embeddings = EmbeddingCache(backend)
+        self._slots: dict[str, _Slot] = {}
+        self._rows = 0
+
+    @property
+    def idle(self) -> bool:
+        """No job is in."""
+        return not self._slots
+
+    @property
+    def rows(self) -> int:
+        """Rows of the last model call; 0 before the first."""
+        return self._rows
+
+    def add(self, key: str, params: Params, pixels: Pixels, priority: Priority = Priority.NORMAL) -> None:
+        """Let a job in. `pixels` are [params.height, params.width, 3].
+
+        Raises:
+            PermanentError: no schedule can be made of these parameters, or the pixels have another shape.
+            ValueError: the key is in already.
+        """
+        wanted = (params.height, params.width, 3)
+        if pixels.shape != wanted:
+            raise PermanentError(f"the picture is {pixels.shape}, not {wanted} as its parameters say.")
+        count = evaluations(params.num_inference_steps, params.strength)
+        schedule = table(params.sampler, self._schedule, params.num_inference_steps, count)
+        slot = _Slot(key, params, pixels, schedule)
+        head_start_s = HEAD_START_S if priority is Priority.HIGH else 0.0
+        self._batcher.add(key, params.shape, slot.rows, self._clock(), head_start_s)
+        self._slots[key] = slot
+
+    def abort(self, key: str) -> bool:
+        """Take a job out; it is in no later call and has no further event. False when it was not in."""
+        self._slots.pop(key, None)
+        return self._batcher.remove(key)
+
+    def step(self) -> Sequence[Event]:
+        """One model call for jobs of one shape; what happened to them.
+
+        A job whose first call this is gets its prompt and picture encoded before, one whose last it was is decoded
+        after. A call that fails is repeated in parts, so that only jobs that fail alone are Failed.
+
+        Raises:
+            EngineDead: no job can go on in this process.
+        """
+        call = self._batcher.next()
+        if call is None:
+            return ()
+        slots = [self._slots[key] for key in call.keys]
+        events: list[Event] = []
+        fresh = [slot for slot in slots if slot.x is None]
+        # A number that is not finite ends its own job in _finish; numpy need not warn of it on the way.
+        with np.errstate(over="ignore", invalid="ignore"):
+            begun = self._surviving(self._begin, fresh, events)
+            ready = [slot for slot in slots if slot in begun or slot not in fresh]
+            moved = self._surviving(self._advance, ready, events)
+            events += [Progress(slot.key, slot.step, len(slot.table)) for slot in moved]
+            self._surviving(self._finish, [slot for slot in moved if slot.done], events)
+        for event in events:
+            if not isinstance(event, Progress):
+                self.abort(event.key)
+        return events
+
+    def _surviving(
+        self, work: Callable[[Sequence[_Slot]], Sequence[Event]], slots: Sequence[_Slot], events: list[Event]
+    ) -> list[_Slot]:
+        """Do `work` for all at once, else in halves (out of memory) or one by one; the slots for which it went well."""
+        if not slots:
+            return []
+        try:
+            happened = work(slots)
+        except EngineDead:
+            raise
+        except Exception as error:
+            if len(slots) == 1:
+                events.append(Failed(slots[0].key, _blame(error)))
+                return []
+            size = (len(slots) + 1) // 2 if isinstance(error, MemoryError) else 1
+            parts = [slots[at : at + size] for at in range(0, len(slots), size)]
+            return [slot for part in parts for slot in self._surviving(work, part, events)]
+        events.extend(happened)
+        failed = {event.key for event in happened if isinstance(event, Failed)}
+        return [slot for slot in slots if slot.key not in failed]
+
+    def _begin(self, slots: Sequence[_Slot]) -> Sequence[Event]:
+        """Give new jobs their embeddings and first latents. Draws: the encoder's own, then the first noise."""
+        prompts = [(s.params.prompt, s.params.negative_prompt if s.guided else None) for s in slots]
+        embeddings = self._embeddings.of([text for pair in prompts for text in pair if text is not None])
+        generators = [self._arrays.generator(slot.params.seed) for slot in slots]
+        latents = self._backend.encode_images(np.stack([slot.pixels for slot in slots]), generators)
+        for slot, (prompt, negative), generator, picture in zip(slots, prompts, generators, latents, strict=True):
+            noise = self._noise(slot, generator)
+            slot.generator, slot.x = generator, slot.table.signal * picture + slot.table.noise * noise
+            slot.x0_before = picture  # weighs nothing in the first step
+            slot.embedding, slot.negative = embeddings[prompt], None if negative is None else embeddings[negative]
+        return ()
+
+    def _advance(self, slots: Sequence[_Slot]) -> Sequence[Event]:
+        """One step of each. Nothing of a slot changes before the model call has gone well."""
+        rows = np.stack([slot.table.rows[slot.step] for slot in slots])
+        s, _, p, q, a, b, c, d, e = self._arrays.columns(rows)
+        x = self._arrays.stack([slot.x for slot in slots])
+        before = self._arrays.stack([slot.x0_before for slot in slots])
+        try:
+            m = self._predict(slots, s * x, rows[:, COLUMNS.index("t")])
+        except MemoryError:
+            self._batcher.lower(slots[0].params.shape, self._rows // 2)
+            raise
+        x0 = p * x + q * m
+        x = a * x + b * x0 + c * before
+        clamp = self._schedule.clamp
+        if clamp is not None:
+            x = x + e * (x0.clip(-clamp, clamp) - x0)
+        if rows[:, COLUMNS.index("d")].any():
+            x = x + d * self._arrays.stack([self._step_noise(slot) for slot in slots])
+        for slot, latents, estimate in zip(slots, x, x0, strict=True):
+            slot.x, slot.x0_before, slot.step = latents, estimate, slot.step + 1
+        return ()
+
+    def _predict(self, slots: Sequence[_Slot], x: Any, t: npt.NDArray[np.float64]) -> Any:
+        """The model's output [slots, c, h, w], with guidance where a job asks for it (a second row each)."""
+        guided = [index for index, slot in enumerate(slots) if slot.guided]
+        order = [*range(len(slots)), *guided]
+        embeddings = [*(slot.embedding for slot in slots), *(slots[index].negative for index in guided)]
+        self._rows = len(order)
+        m = self._backend.predict(x[order], t[order].astype(np.float32), embeddings)
+        if not guided:
+            return m
+        (scale,) = self._arrays.columns(np.array([[slots[index].params.guidance_scale] for index in guided]))
+        without = m[len(slots) :]
+        m = m[: len(slots)]
+        m[guided] = without + scale * (m[guided] - without)
+        return m
+
+    def _finish(self, slots: Sequence[_Slot]) -> Sequence[Event]:
+        good = [slot for slot in slots if float(abs(slot.x).max()) < math.inf]
+        events: list[Event] = [Failed(slot.key, _not_finite()) for slot in slots if slot not in good]
+        if not good:
+            return events
+        pictures = self._backend.decode(self._arrays.stack([slot.x for slot in good]))
+        for slot, picture in zip(good, pictures, strict=True):
+            whole = np.isfinite(picture).all()
+            events.append(Finished(slot.key, _to_pixels(picture)) if whole else Failed(slot.key, _not_finite()))
+        return events
+
+    def _noise(self, slot: _Slot, generator: Any) -> Any:
+        about = self._backend.about
+        height, width = slot.params.height // about.vae_factor, slot.params.width // about.vae_factor
+        return self._arrays.normal(generator, about.latent_channels, height, width)
+
+    def _step_noise(self, slot: _Slot) -> Any:
+        """Zeros for a step without noise: what a job draws must not depend on its neighbours."""
+        return self._noise(slot, slot.generator) if slot.table.rows[slot.step, COLUMNS.index("d")] else 0 * slot.x
+
+
+def _to_pixels(picture: npt.NDArray[np.float32]) -> Pixels:
+    return (picture.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _not_finite() -> PermanentError:
+    return PermanentError("the model's output is not finite for this job; try another seed or lower guidance_scale.")
+
+
+def _blame(error: Exception) -> Exception:
+    """What a job that failed alone is told."""
+    if isinstance(error, MemoryError):
+        return PermanentError("this job alone does not fit into the device's memory; ask for a smaller shape.")
+    return error

@@ -1,0 +1,1 @@
+"""The HTTP side: accepts jobs, follows them, serves their pictures. Speaks to the rest through ports only."""

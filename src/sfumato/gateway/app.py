@@ -1,0 +1,182 @@
+"""The gateway put together: the ASGI app over given ports, and the process that serves it."""
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from sfumato.config import Settings
+from sfumato.core.errors import SfumatoError
+from sfumato.core.ports import Broker, JobRows, Outcomes
+from sfumato.gateway import problems
+from sfumato.gateway.context import Gateway, ObjectStore
+from sfumato.gateway.events import EventRoutes
+from sfumato.gateway.intake import Intake
+from sfumato.gateway.jobs import JobRoutes
+from sfumato.gateway.lingering import Lingering
+from sfumato.gateway.links import Links, kept_secret
+from sfumato.gateway.live import Live, follow
+from sfumato.gateway.service import ServiceRoutes
+from sfumato.gateway.submit import SubmitRoutes
+from sfumato.gateway.uploads import InFlight
+from sfumato.models.registry import Registry
+from sfumato.observability import setup_logging
+from sfumato.wiring import open_ports
+
+__all__ = ["create_app", "serve"]
+
+REFRESH_S: Final = 3.0
+GRACE_S: Final = 2
+log = logging.getLogger(__name__)
+
+
+def create_app(
+    settings: Settings,
+    registry: Registry,
+    broker: Broker,
+    blobs: ObjectStore,
+    outcomes: Outcomes,
+    rows: JobRows,
+    clock: Callable[[], float] = time.time,
+) -> FastAPI:
+    """The gateway as an ASGI app over these ports; `app.state.gateway` is its `Gateway`.
+
+    Raises:
+        NoSecret: no link secret is set and none can be kept in the data folder.
+    """
+    gateway = Gateway(
+        settings=settings,
+        registry=registry,
+        broker=broker,
+        blobs=blobs,
+        outcomes=outcomes,
+        rows=rows,
+        links=Links(_secrets(settings)),
+        intake=Intake(broker, blobs, outcomes, rows, settings.job_wait_s),
+        live=Live(silent_s=max(settings.takeover_s, 3 * settings.beat_s)),
+        in_flight=InFlight(settings.max_body_bytes_in_flight),
+        stopping=asyncio.Event(),
+        clock=clock,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(_follow_models(gateway))
+        yield
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+    app = FastAPI(title="Sfumato", description="Image-to-image generation.", lifespan=lifespan, redoc_url=None)
+    for routes in (SubmitRoutes(gateway), JobRoutes(gateway), EventRoutes(gateway), ServiceRoutes(gateway)):
+        app.include_router(routes.router())
+    app.add_middleware(Lingering)
+    problems.install(app)
+    app.state.gateway = gateway
+    return app
+
+
+def _secrets(settings: Settings) -> list[bytes]:
+    given = [part.strip().encode() for part in settings.link_secrets.get_secret_value().split(",")]
+    return [part for part in given if part] or [kept_secret(settings.data_dir / "link-secret")]
+
+
+async def _follow_models(gateway: Gateway) -> None:
+    """Follow each model's event log, and the registry's file for models that come and go."""
+    followed: dict[str, asyncio.Task[None]] = {}
+    try:
+        while not gateway.stopping.is_set():
+            slugs = {model.slug for model in gateway.registry}
+            for slug in followed.keys() - slugs:
+                followed.pop(slug).cancel()
+            for slug in slugs - followed.keys():
+                followed[slug] = asyncio.create_task(follow(gateway.live, slug, gateway.broker.events(slug)))
+            await _stopped_within(gateway.stopping, REFRESH_S)
+            gateway.registry.refresh()
+    finally:
+        for task in followed.values():
+            task.cancel()
+        await asyncio.gather(*followed.values(), return_exceptions=True)
+
+
+async def _stopped_within(stopping: asyncio.Event, wait_s: float) -> None:
+    try:
+        async with asyncio.timeout(wait_s):
+            await stopping.wait()
+    except TimeoutError:
+        pass
+
+
+class _Server(uvicorn.Server):
+    """A server that tells its app of the end at once, so that callers who wait for a job do not hold it up."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in self.servers:
+            for address in (each.getsockname() for each in listener.sockets):
+                log.info("Listening on http://%s:%s", *address[:2])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._loop.call_soon_threadsafe(self._leave)
+
+    def watch(self, gateway: Gateway) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._gateway = gateway
+
+    def _leave(self) -> None:
+        self._gateway.stopping.set()
+        self._gateway.live.release()
+
+
+def serve(settings: Settings, fd: int | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status. `fd` is a listening socket inherited from the parent."""
+    setup_logging("gateway", settings.log_level, settings.log_format)
+    # uvicorn raises the signal that stopped it once more when it is done; it has then been answered.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_serve(settings, fd))
+    except SfumatoError as error:
+        log.error("%s: %s", error.title, error.detail)
+        return 1
+
+
+async def _serve(settings: Settings, fd: int | None) -> int:
+    registry = Registry.load(settings.models_file)
+    async with open_ports(settings) as ports:
+        app = create_app(settings, registry, ports.broker, ports.blobs, ports.outcomes, ports.rows)
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            timeout_graceful_shutdown=GRACE_S,
+            server_header=False,
+        )
+        server = _Server(config)
+        server.watch(app.state.gateway)
+        await server.serve(sockets=None if fd is None else [socket.socket(fileno=fd)])
+        return 0 if server.started else 1
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loops where it is installed (it has no Windows)."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,135 @@
+"""What callers may say: the parameters of a submission and of a list, the headers that change an answer.
+
+One model reads query, form and JSON alike, so a value is good or bad for the same reason everywhere.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic_core import ErrorDetails, from_json
+
+from sfumato.core.job import JobId, Priority, State
+from sfumato.core.params import ParamsRequest
+from sfumato.gateway.problems import Refusal
+
+__all__ = ["Asked", "AskedJson", "ListAsked", "idempotency_key", "is_job_id", "openapi_parameters", "parse", "wait_s"]
+
+METADATA_BYTES: Final = 1024
+KEY_CHARS: Final = 255
+JOB_ID: Final = TypeAdapter(JobId)
+
+
+class Asked(ParamsRequest):
+    """A submission's parameters; `metadata` is a JSON object, echoed wherever the job is shown."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model_name: Annotated[str, Field(max_length=200)]
+    priority: Priority = Priority.NORMAL
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _small_object(cls, given: object) -> object:
+        value = from_json(given, allow_inf_nan=False) if isinstance(given, str) else given
+        if not isinstance(value, dict):
+            raise ValueError("must be a JSON object")
+        size_bytes = len(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+        if size_bytes > METADATA_BYTES:
+            raise ValueError(f"is {size_bytes} bytes of JSON; at most {METADATA_BYTES} are kept")
+        return value
+
+
+class AskedJson(Asked):
+    """A submission as JSON. `image` is the id of an upload or a data URL."""
+
+    image: str
+
+
+class ListAsked(BaseModel):
+    """Which jobs to list."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_name: str = ""
+    status: State | None = None
+    cursor: Annotated[str, Field(max_length=500)] = ""
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parse(model: type[M], given: Mapping[str, object] | bytes) -> M:
+    """`given` (query and form fields, or a JSON body) as a `model`.
+
+    Raises:
+        Refusal: bad-json, unknown-parameter or invalid-parameters, naming everything that is wrong.
+    """
+    try:
+        return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(dict(given))
+    except ValidationError as error:
+        raise _refusal(model, error.errors(include_url=False, include_context=False)) from error
+
+
+def _refusal(model: type[BaseModel], errors: list[ErrorDetails]) -> Refusal:
+    if any(error["type"] == "json_invalid" or not error["loc"] for error in errors):
+        return Refusal("bad-json", f"{errors[0]['msg']}. Send a JSON object.")
+    unknown = [str(error["loc"][0])[:80] for error in errors if error["type"] == "extra_forbidden"]
+    if unknown:
+        known = ", ".join(model.model_fields)
+        return Refusal("unknown-parameter", f"{', '.join(unknown)} is not known here. Known are: {known}.")
+    return Refusal("invalid-parameters", "; ".join(_line(error) for error in errors) + ".")
+
+
+def _line(error: ErrorDetails) -> str:
+    name = ".".join(str(part)[:80] for part in error["loc"])
+    given = error["input"]
+    shown = f" (not {str(given)[:80]!r})" if isinstance(given, str | int | float) else ""
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def is_job_id(text: str) -> bool:
+    """Whether `text` has the form of a job's or upload's id."""
+    try:
+        JOB_ID.validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
+def idempotency_key(header: str | None) -> str | None:
+    """The Idempotency-Key, None when there is none. Raises Refusal when it is empty, too long or not printable."""
+    if header is None:
+        return None
+    if not (0 < len(header) <= KEY_CHARS and header.isascii() and header.isprintable()):
+        raise Refusal("bad-idempotency-key", f"Idempotency-Key must be 1 to {KEY_CHARS} printable ASCII characters.")
+    return header
+
+
+def wait_s(header: str | None, longest_s: float) -> float:
+    """Seconds of a `Prefer: wait=N` (RFC 7240), at most `longest_s`; 0 without one."""
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", header or "", re.IGNORECASE)
+    return min(float(found.group(1)), longest_s) if found else 0.0
+
+
+def openapi_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """The model's fields as OpenAPI query parameters, for routes that read the query themselves."""
+    schema = model.model_json_schema()
+    required = schema.get("required", [])
+    shared = schema.get("$defs", {})
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": _inlined(part, shared)}
+        for name, part in schema["properties"].items()
+    ]
+
+
+def _inlined(part: Any, shared: Mapping[str, Any]) -> Any:
+    if isinstance(part, dict):
+        if "$ref" in part:
+            return _inlined(shared[part["$ref"].rpartition("/")[2]], shared)
+        return {key: _inlined(value, shared) for key, value in part.items()}
+    return [_inlined(each, shared) for each in part] if isinstance(part, list) else part

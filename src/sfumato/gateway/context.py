@@ -1,0 +1,130 @@
+"""What every route needs, in one frozen value, and how a job is found from whatever knows of it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from fastapi import Request
+
+from sfumato.config import Settings
+from sfumato.core.errors import NotFound
+from sfumato.core.events import JobRow
+from sfumato.core.job import State, model_slug
+from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRows, Outcomes
+from sfumato.gateway.asked import is_job_id
+from sfumato.gateway.intake import Intake
+from sfumato.gateway.links import Links
+from sfumato.gateway.live import Live
+from sfumato.gateway.uploads import InFlight, Limits
+from sfumato.gateway.views import Estimate, JobLinks, Sighting, estimate
+from sfumato.models.registry import Registry
+
+__all__ = ["OWNER", "Gateway", "ObjectStore", "unknown_job"]
+
+OWNER: Final = "local"
+
+
+class ObjectStore(Blobs, BlobLinks, BlobSweep, Protocol):
+    """The object store as a gateway uses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """One gateway: its settings, its ports and its own memory. `clock` gives Unix seconds."""
+
+    settings: Settings
+    registry: Registry
+    broker: Broker
+    blobs: ObjectStore
+    outcomes: Outcomes
+    rows: JobRows
+    links: Links
+    intake: Intake
+    live: Live
+    in_flight: InFlight
+    stopping: asyncio.Event
+    clock: Callable[[], float]
+
+    @property
+    def limits(self) -> Limits:
+        """What a picture may measure."""
+        return Limits(self.settings.max_upload_bytes, self.settings.max_input_pixels)
+
+    def base_url(self, request: Request) -> str:
+        """What links begin with: the public address, or the one the request came to."""
+        return self.settings.public_url or str(request.base_url).rstrip("/")
+
+    def links_of(self, request: Request, job_id: str, created_at: float) -> JobLinks:
+        """The job's addresses, good for as long as its result is kept."""
+        token = self.links.token("job", job_id, created_at + self.settings.result_keep_s)
+        job = f"{self.base_url(request)}/api/jobs/{job_id}"
+        return JobLinks(f"{job}/result?token={token}", f"{job}?token={token}", f"{job}/events?token={token}")
+
+    def links_of_seen(self, request: Request, seen: Sighting) -> JobLinks:
+        """The addresses of a job found."""
+        return self.links_of(request, seen.job_id, seen.row.job.created_at if seen.row else self.clock())
+
+    def holds_link(self, request: Request, job_id: str) -> bool:
+        """Whether the request carries the job's token; without one everything local is open, but nothing is proved.
+
+        Raises:
+            NotFound: the id is none of ours, or the token is wrong or expired.
+        """
+        token = request.query_params.get("token")
+        if not is_job_id(job_id) or (token is not None and not self.links.opens(token, "job", job_id, self.clock())):
+            raise unknown_job()
+        return token is not None
+
+    async def sight(self, job_id: str) -> Sighting:
+        """What row and outcome say of a job; nothing at all is said of one that nobody recorded or ended yet."""
+        row = self.live.row(job_id)
+        if row is None or not row.state.terminal:
+            row = _newest(row, await self.rows.get(job_id))
+        if row is not None and row.state.terminal:
+            return Sighting(job_id, row, row.outcome)
+        return Sighting(job_id, row, await self.outcomes.get(job_id))
+
+    async def find(self, request: Request, job_id: str) -> Sighting:
+        """The job the request may see. One that is not recorded yet is known by its link or by its input.
+
+        Raises:
+            NotFound: there is none, or it was deleted.
+        """
+        linked = self.holds_link(request, job_id)
+        seen = await self.sight(job_id)
+        known = seen.row or (linked and seen.outcome is None) or await self.has_input(job_id)
+        if not known:
+            raise unknown_job()
+        return seen
+
+    async def has_input(self, job_id: str) -> bool:
+        """Whether an input picture of this job is stored."""
+        async for _ in self.blobs.old(f"inputs/{job_id}/", before=float("inf")):
+            return True
+        return False
+
+    async def expect(self, seen: Sighting) -> Estimate | None:
+        """When the job may end, as far as anyone can tell; None when it has ended or is not recorded yet."""
+        row = seen.row
+        if row is None or seen.outcome is not None:
+            return None
+        slug = model_slug(row.job.model)
+        standing, progress, now = self.live.standing(slug), self.live.progress(slug, row), self.clock()
+        if row.state is State.RUNNING:
+            return estimate(row, 0, standing, progress, now)
+        if standing is not None and row.id in standing.front:
+            return estimate(row, standing.front.index(row.id), standing, None, now)
+        return estimate(row, await self.rows.ahead(row.job), standing, None, now)
+
+
+def unknown_job() -> NotFound:
+    """One answer for all that must look alike: never was, was deleted, or the link is not good."""
+    return NotFound("No job has this id, it was deleted, or the link is wrong or expired.")
+
+
+def _newest(live: JobRow | None, recorded: JobRow | None) -> JobRow | None:
+    """The row that has seen more of the job's log."""
+    if live is None or recorded is None:
+        return live or recorded
+    return live if live.position > recorded.position else recorded

@@ -1,0 +1,80 @@
+"""GET /api/jobs/{id}/events: a job's life as server-sent events, what was replayed first, then live until its end.
+
+The SSE id of a lifecycle event is its position in the event log, so a client that comes back with Last-Event-ID gets
+what it missed and nothing twice. Progress is live only and carries no id.
+"""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+
+from sfumato.core.events import JobRow, Lifecycle, Running
+from sfumato.core.job import model_slug
+from sfumato.gateway.context import Gateway
+from sfumato.gateway.views import Sighting, job_json, rfc3339
+
+__all__ = ["EventRoutes"]
+
+LOOK_S: Final = 0.25
+SIGN_OF_LIFE_S: Final = 15.0
+_HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+class EventRoutes:
+    """The routes of one gateway that stream."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def router(self) -> APIRouter:
+        """The routes, to be included in an app."""
+        router = APIRouter(tags=["follow"])
+        router.add_api_route("/api/jobs/{job_id}/events", self.events, methods=["GET"])
+        return router
+
+    async def events(self, request: Request, job_id: str) -> StreamingResponse:
+        """The job's events as they happen: queued, started, returned, retried, progress, final."""
+        await self._gateway.find(request, job_id)
+        told = request.headers.get("last-event-id", "")
+        after = int(told) if told.isascii() and told.isdigit() and len(told) < 19 else -1
+        return StreamingResponse(self._stream(request, job_id, after), headers=_HEADERS, media_type="text/event-stream")
+
+    async def _stream(self, request: Request, job_id: str, after: int) -> AsyncIterator[str]:
+        gateway, progress, spoke_at = self._gateway, None, time.monotonic()
+        while not gateway.stopping.is_set():
+            seen = await gateway.sight(job_id)
+            lines = [line for line in seen.row.events if line.position > after] if seen.row else []
+            texts = [_lifecycle(line) for line in lines if line.kind != "final"]
+            after = max((line.position for line in lines), default=after)
+            if seen.outcome is not None:
+                final = next((line.position for line in lines if line.kind == "final"), None)
+                texts.append(_event("final", self._job(request, seen), final))
+            elif (step := self._progress(seen.row)) is not None and step != progress:
+                progress = step
+                texts.append(_event("progress", {"step": step.step, "steps": step.steps}))
+            if texts or time.monotonic() - spoke_at > SIGN_OF_LIFE_S:
+                spoke_at = time.monotonic()
+                yield "".join(texts) or ": still here\n\n"
+            if seen.outcome is not None:
+                return
+            await gateway.live.ended(job_id, LOOK_S, gateway.outcomes)
+
+    def _progress(self, row: JobRow | None) -> Running | None:
+        return self._gateway.live.progress(model_slug(row.job.model), row) if row else None
+
+    def _job(self, request: Request, seen: Sighting) -> dict[str, Any]:
+        return job_json(seen, self._gateway.links_of_seen(request, seen), None, None)
+
+
+def _lifecycle(line: Lifecycle) -> str:
+    data = {"at": rfc3339(line.at), **line.model_dump(include={"attempt", "delivery", "worker"})}
+    return _event(line.kind, data, line.position)
+
+
+def _event(kind: str, data: dict[str, Any], position: int | None = None) -> str:
+    identity = "" if position is None else f"id: {position}\n"
+    return f"{identity}event: {kind}\ndata: {json.dumps(data)}\n\n"

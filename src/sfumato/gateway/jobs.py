@@ -1,0 +1,141 @@
+"""Routes that follow a job: its status, lists, cancel, delete, and the access link itself."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from sfumato.core.errors import NotFound
+from sfumato.core.job import Outcome, State, model_slug
+from sfumato.core.ports import JobQuery
+from sfumato.gateway.asked import ListAsked, openapi_parameters, parse, wait_s
+from sfumato.gateway.context import OWNER, Gateway, unknown_job
+from sfumato.gateway.problems import Refusal, problem_of
+from sfumato.gateway.views import Sighting, job_json, retry_after_s
+from sfumato.observability import count
+
+__all__ = ["JobRoutes"]
+
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+class JobRoutes:
+    """The routes of one gateway that follow jobs."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def router(self) -> APIRouter:
+        """The routes, to be included in an app."""
+        router = APIRouter(tags=["follow"])
+        listing = {"parameters": openapi_parameters(ListAsked)}
+        router.add_api_route("/api/jobs", self.list, methods=["GET"], openapi_extra=listing)
+        router.add_api_route("/api/jobs/{job_id}", self.status, methods=["GET"])
+        router.add_api_route("/api/jobs/{job_id}", self.delete, methods=["DELETE"], status_code=204)
+        router.add_api_route("/api/jobs/{job_id}/cancel", self.cancel, methods=["POST"])
+        router.add_api_route("/api/jobs/{job_id}/result", self.result, methods=["GET"])
+        router.add_api_route("/api/jobs/{job_id}/result", self.result, methods=["HEAD"], include_in_schema=False)
+        return router
+
+    async def status(self, request: Request, job_id: str) -> JSONResponse:
+        """The job: where it stands, when it may end, how it ended."""
+        seen = await self._gateway.find(request, job_id)
+        return JSONResponse(await self._json(request, seen), headers=NO_STORE)
+
+    async def list(self, request: Request) -> JSONResponse:
+        """Jobs, newest first, a page at a time: give a page's `next` as `cursor` to get the one behind it."""
+        gateway = self._gateway
+        asked = parse(ListAsked, request.query_params)
+        model = gateway.registry.get(asked.model_name).name if asked.model_name else ""
+        page = await gateway.rows.list(JobQuery(OWNER, model, asked.status, asked.cursor, asked.limit))
+        jobs = []
+        for row in page.rows:
+            seen = Sighting(row.id, row, row.outcome)
+            progress = gateway.live.progress(model_slug(row.job.model), row)
+            jobs.append(job_json(seen, gateway.links_of_seen(request, seen), None, progress))
+        return JSONResponse({"jobs": jobs, "next": page.next or None}, headers=NO_STORE)
+
+    async def cancel(self, request: Request, job_id: str) -> JSONResponse:
+        """End the job as canceled; 409 when it has ended otherwise. Canceling twice is the same as once."""
+        gateway = self._gateway
+        seen = await gateway.find(request, job_id)
+        held = seen.outcome
+        if held is None or held.state is State.CANCELED:
+            held = await gateway.intake.cancel(job_id, gateway.clock(), seen.row.job.model if seen.row else None)
+        if held.state is not State.CANCELED:
+            detail = f"The job ended {held.state} before it could be canceled; its link says more."
+            raise Refusal("already-ended", detail, job_status=held.state.value)
+        if seen.row and seen.outcome is None:
+            count("sfumato_outcomes_total", model=seen.row.job.model, state="canceled")
+        return JSONResponse(await self._json(request, Sighting(job_id, seen.row, held)), headers=NO_STORE)
+
+    async def delete(self, request: Request, job_id: str) -> Response:
+        """Delete an ended job with its pictures. Its outcome stays for a while, so that its link answers 410."""
+        gateway = self._gateway
+        seen = await gateway.find(request, job_id)
+        if seen.outcome is None:
+            raise Refusal("job-not-ended", "Only a job that has ended can be deleted; cancel it first.")
+        for prefix in (f"outputs/{job_id}/", f"inputs/{job_id}/"):
+            async for stored in gateway.blobs.old(prefix, before=float("inf")):
+                await gateway.blobs.delete(stored.key)
+        # The row goes last: should this stop half way, the job is still listed and can be deleted again.
+        await gateway.rows.forget(job_id)
+        gateway.live.forget(job_id)
+        return Response(status_code=204)
+
+    async def result(self, request: Request, job_id: str) -> Response:
+        """The access link: 202 until the job has ended, then the picture, or 410 when there is none."""
+        gateway = self._gateway
+        linked = gateway.holds_link(request, job_id)
+        wait = wait_s(request.headers.get("prefer"), gateway.settings.max_wait_s)
+        outcome = await gateway.outcomes.get(job_id)
+        if outcome is None:
+            seen = await gateway.sight(job_id)
+            if not (seen.row or linked or await gateway.has_input(job_id)):
+                raise unknown_job()
+            outcome = seen.outcome or (await gateway.live.ended(job_id, wait, gateway.outcomes) if wait else None)
+            if outcome is None:
+                return await self._not_yet(request, seen)
+        return await self._ended(request, outcome)
+
+    async def _not_yet(self, request: Request, seen: Sighting) -> JSONResponse:
+        expected = await self._gateway.expect(seen)
+        headers = {"Retry-After": str(retry_after_s(expected)), **NO_STORE}
+        return JSONResponse(await self._json(request, seen), 202, headers)
+
+    async def _ended(self, request: Request, outcome: Outcome) -> Response:
+        picture = outcome.picture
+        if picture is None:
+            raise _no_picture(outcome)
+        name = picture.key.rpartition("/")[2]
+        extension = name.rpartition(".")[2]
+        headers = {
+            "ETag": f'"{name.partition(".")[0]}"',  # a stored picture never changes, so its key says which one it is
+            "Content-Disposition": f'inline; filename="{outcome.job_id}.{extension}"',
+            "Cache-Control": "private, max-age=3600",
+            "X-Content-Type-Options": "nosniff",
+        }
+        if headers["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        try:
+            if request.method == "HEAD":
+                stored = await self._gateway.blobs.head(picture.key)
+                size = {"Content-Length": str(stored.size_bytes)}
+                return Response(headers=headers | size, media_type=picture.media_type)
+            data = await self._gateway.blobs.get(picture.key)
+        except NotFound:
+            raise Refusal("picture-gone", "The job succeeded and its picture was deleted since.") from None
+        return Response(data, headers=headers, media_type=picture.media_type)
+
+    async def _json(self, request: Request, seen: Sighting) -> dict[str, Any]:
+        gateway = self._gateway
+        progress = gateway.live.progress(model_slug(seen.row.job.model), seen.row) if seen.row else None
+        return job_json(seen, gateway.links_of_seen(request, seen), await gateway.expect(seen), progress)
+
+
+def _no_picture(outcome: Outcome) -> Refusal:
+    if outcome.state is State.CANCELED:
+        return Refusal("job-canceled", "The job was canceled, so there will be no picture; submit it again.")
+    error = outcome.error
+    detail = f"{error.title}: {error.detail}" if error else "The job failed; see its status."
+    return Refusal("job-failed", detail, error=problem_of(error) if error else None)

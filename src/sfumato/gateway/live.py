@@ -1,0 +1,169 @@
+"""What a gateway knows by following the event logs: standings, workers, progress, and who waits for an end.
+
+All of it is an optimisation: events from before the start or missed over a restart are simply not known, and every
+answer that matters is read from the stores.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from sfumato.core.errors import SfumatoError
+from sfumato.core.events import (
+    Alive,
+    Dispatched,
+    Ended,
+    JobEvent,
+    JobRow,
+    Retried,
+    Returned,
+    Running,
+    Standing,
+    Started,
+    Unreadable,
+    advance,
+    new_row,
+)
+from sfumato.core.job import Job, Outcome
+from sfumato.core.ports import EventLog, Outcomes
+
+__all__ = ["Live", "follow"]
+
+POLL_S: Final = 0.25
+REMEMBERED_JOBS: Final = 10_000
+FOLLOW_LIMIT: Final = 500
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Model:
+    standing: Standing | None = None
+    accepted_since: int = 0
+    workers: dict[str, Alive] = field(default_factory=dict)
+
+
+class Live:
+    """The latest of each model and of the jobs accepted here. `silent_s`: a worker silent for so long is gone."""
+
+    def __init__(self, silent_s: float) -> None:
+        self._silent_s = silent_s
+        self._models: dict[str, _Model] = {}
+        self._rows: OrderedDict[str, JobRow] = OrderedDict()
+        self._bells: dict[str, set[asyncio.Future[Outcome | None]]] = {}
+        self._closing = False
+
+    def apply(self, slug: str, position: int, event: JobEvent | Alive | Standing | Unreadable) -> None:
+        """Take in one event of the model's log."""
+        model = self._model(slug)
+        if isinstance(event, Standing):
+            model.standing, model.accepted_since = event, 0
+        elif isinstance(event, Alive):
+            model.workers[event.worker] = event
+        elif isinstance(event, Dispatched | Started | Returned | Retried | Ended):
+            if (row := self._rows.get(event.job_id)) is not None:
+                self._rows[event.job_id] = advance(row, event, position)
+            if isinstance(event, Ended):
+                self._ring(event.job_id, event.outcome)
+
+    def remember(self, slug: str, job: Job) -> None:
+        """A job accepted here: it has no row in the database yet."""
+        if job.id in self._rows:
+            return  # sent again with its key: the dispatcher counts it once
+        self._model(slug).accepted_since += 1
+        self._rows[job.id] = new_row(job)
+        if len(self._rows) > REMEMBERED_JOBS:
+            self._rows.popitem(last=False)
+
+    def forget(self, job_id: str) -> None:
+        """The job was deleted."""
+        self._rows.pop(job_id, None)
+
+    def row(self, job_id: str) -> JobRow | None:
+        """The job as the log tells it, if it was accepted here and not long ago."""
+        return self._rows.get(job_id)
+
+    def standing(self, slug: str) -> Standing | None:
+        """The last word of the model's dispatcher."""
+        return self._model(slug).standing
+
+    def waiting(self, slug: str) -> int:
+        """How many jobs wait: the dispatcher's count and what was accepted here since."""
+        model = self._model(slug)
+        return (model.standing.waiting if model.standing else 0) + model.accepted_since
+
+    def workers(self, slug: str, now: float) -> Sequence[Alive]:
+        """The workers that live and stay."""
+        model = self._model(slug)
+        for name in [name for name, alive in model.workers.items() if alive.at < now - self._silent_s]:
+            del model.workers[name]
+        return [alive for alive in model.workers.values() if not alive.draining]
+
+    def progress(self, slug: str, row: JobRow) -> Running | None:
+        """How far the job is, by its worker's last beat."""
+        beats: Iterable[Alive] = self._model(slug).workers.values()
+        found = [running for beat in beats for running in beat.running if running.job_id == row.id]
+        current = [running for running in found if (running.attempt, running.delivery) >= (row.attempt, row.delivery)]
+        return max(current, key=lambda running: (running.attempt, running.delivery, running.step), default=None)
+
+    async def ended(self, job_id: str, wait_s: float, outcomes: Outcomes) -> Outcome | None:
+        """The job's outcome as soon as it is there, None when it is not within `wait_s`.
+
+        Events only make it quick: the outcome is also asked for every 250 ms, since an event may be missed.
+        """
+        now = asyncio.get_running_loop().time
+        deadline = now() + wait_s
+        while (outcome := await outcomes.get(job_id)) is None:
+            left_s = deadline - now()
+            if left_s <= 0 or self._closing:
+                return None
+            if (outcome := await self._bell(job_id, min(left_s, POLL_S))) is not None:
+                return outcome
+        return outcome
+
+    def release(self) -> None:
+        """Let all who wait go: this gateway stops."""
+        self._closing = True
+        for job_id in list(self._bells):
+            self._ring(job_id, None)
+
+    async def _bell(self, job_id: str, wait_s: float) -> Outcome | None:
+        bell: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        waiting = self._bells.setdefault(job_id, set())
+        waiting.add(bell)
+        try:
+            async with asyncio.timeout(wait_s):
+                return await bell
+        except TimeoutError:
+            return None
+        finally:
+            waiting.discard(bell)
+            if not waiting and self._bells.get(job_id) is waiting:
+                del self._bells[job_id]
+
+    def _ring(self, job_id: str, outcome: Outcome | None) -> None:
+        for bell in self._bells.pop(job_id, ()):
+            if not bell.done():
+                bell.set_result(outcome)
+
+    def _model(self, slug: str) -> _Model:
+        return self._models.setdefault(slug, _Model())
+
+
+async def follow(live: Live, slug: str, events: EventLog, pause_s: float = 1.0) -> None:
+    """Feed `live` from the end of a model's event log, for ever; an error costs at most a batch of events."""
+    cursor: str | None = None
+    while True:
+        try:
+            cursor = await events.end() if cursor is None else cursor
+            batch = await events.follow(cursor, FOLLOW_LIMIT, wait_s=1.0)
+            cursor = batch.cursor
+            for item in batch.items:
+                live.apply(slug, item.position, item.value)
+        except Exception as error:
+            # Whatever it was, a gateway that stopped following would be blind for good.
+            foreseen = isinstance(error, SfumatoError)
+            log.warning("The event log of %s can't be followed: %s", slug, error, exc_info=not foreseen)
+            await asyncio.sleep(pause_s)

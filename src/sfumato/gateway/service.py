@@ -1,0 +1,135 @@
+"""Routes about the service itself: models, status, scale, health, metrics."""
+
+import asyncio
+import math
+from collections.abc import Awaitable
+from importlib.metadata import version
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from sfumato.core.errors import NotFound, SfumatoError
+from sfumato.core.job import State
+from sfumato.core.ports import JobQuery
+from sfumato.gateway.context import OWNER, Gateway
+from sfumato.gateway.problems import Refusal
+from sfumato.gateway.views import model_json, rfc3339
+from sfumato.models.registry import Model
+from sfumato.observability import exposition
+
+__all__ = ["ServiceRoutes"]
+
+CHECK_S: Final = 2.0
+DRAIN_TARGET_S: Final = 60.0
+NOBODY: Final = "00000000-0000-7000-8000-000000000000"
+"""An id that no job has, to ask a store with."""
+
+
+class ServiceRoutes:
+    """The routes of one gateway about itself and its models."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._began_at = gateway.clock()
+
+    def router(self) -> APIRouter:
+        """The routes, to be included in an app."""
+        router = APIRouter(tags=["service"])
+        router.add_api_route("/api/models", self.models, methods=["GET"])
+        router.add_api_route("/api/status", self.status, methods=["GET"])
+        router.add_api_route("/api/scale/{model_name:path}", self.scale, methods=["GET"])
+        router.add_api_route("/healthz", self.healthz, methods=["GET"])
+        router.add_api_route("/readyz", self.readyz, methods=["GET"])
+        router.add_api_route("/metrics", self.metrics, methods=["GET"])
+        return router
+
+    async def models(self, request: Request) -> JSONResponse:
+        """The models there are, what they allow, and how busy they are."""
+        return JSONResponse({"models": self._models()})
+
+    async def status(self, request: Request) -> JSONResponse:
+        """The service at a glance: version, stores, limits, models."""
+        settings = self._gateway.settings
+        stores = await self._stores()
+        limits = {"max_upload_bytes": settings.max_upload_bytes, "max_input_pixels": settings.max_input_pixels}
+        body = {
+            "status": "degraded" if any(stores.values()) else "ok",
+            "version": version("sfumato"),
+            "started_at": rfc3339(self._began_at),
+            "stores": {name: trouble or "ok" for name, trouble in stores.items()},
+            "limits": {**limits, "max_wait_s": settings.max_wait_s},
+            "body_bytes_in_flight": self._gateway.in_flight.held_bytes,
+            "models": self._models(),
+        }
+        return JSONResponse(body)
+
+    async def scale(self, model_name: str) -> JSONResponse:
+        """How many workers of this model would finish its backlog within a minute; 0 when it has no job."""
+        return JSONResponse({"desired_replicas": await self._desired(self._gateway.registry.get(model_name))})
+
+    async def healthz(self) -> JSONResponse:
+        """200 as long as this process answers at all."""
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self) -> JSONResponse:
+        """200 when every store answers, so that jobs can be taken; else 503."""
+        troubles = {name: trouble for name, trouble in (await self._stores()).items() if trouble}
+        if self._gateway.stopping.is_set():
+            troubles["gateway"] = "it is stopping."
+        if troubles:
+            detail = "; ".join(f"{name}: {trouble}" for name, trouble in troubles.items())
+            raise Refusal("not-ready", detail, retry_after_s=1)
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(self) -> Response:
+        """Prometheus' text format, of all processes that share their metrics with this one."""
+        text = await asyncio.to_thread(exposition, self._gateway.settings.metrics_dir)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def _models(self) -> list[Any]:
+        live, now = self._gateway.live, self._gateway.clock()
+        return [
+            model_json(model, live.standing(model.slug), live.waiting(model.slug), live.workers(model.slug, now), now)
+            for model in self._gateway.registry
+        ]
+
+    async def _desired(self, model: Model) -> int:
+        live = self._gateway.live
+        standing, waiting = live.standing(model.slug), live.waiting(model.slug)
+        if standing is None:
+            # No dispatcher was heard since this gateway started: the rows know whether there is anything to do.
+            return 1 if waiting or await self._has_open_jobs(model) else 0
+        busy = waiting + standing.running
+        workers = math.ceil(busy * standing.seconds_per_job / (max(1, model.batch) * DRAIN_TARGET_S))
+        return max(1, workers) if busy else 0
+
+    async def _has_open_jobs(self, model: Model) -> bool:
+        for state in (State.QUEUED, State.RUNNING):
+            if (await self._gateway.rows.list(JobQuery(OWNER, model.name, state, limit=1))).rows:
+                return True
+        return False
+
+    async def _stores(self) -> dict[str, str]:
+        """Store → what is wrong with it, "" when it answers."""
+        gateway = self._gateway
+        asked: dict[str, Awaitable[object]] = {
+            "rows": gateway.rows.get(NOBODY),
+            "outcomes": gateway.outcomes.get(NOBODY),
+            "objects": gateway.blobs.head(f"uploads/{NOBODY}"),
+        }
+        troubles = await asyncio.gather(*(_trouble(answer) for answer in asked.values()))
+        return dict(zip(asked, troubles, strict=True))
+
+
+async def _trouble(answer: Awaitable[object]) -> str:
+    try:
+        async with asyncio.timeout(CHECK_S):
+            await answer
+    except NotFound:
+        return ""
+    except TimeoutError:
+        return f"no answer within {CHECK_S:g} s."
+    except SfumatoError as error:
+        return error.detail
+    return ""

@@ -1,0 +1,245 @@
+"""Routes that take pictures in: POST /api/diffusion (multipart or the picture itself), uploads, POST /api/jobs."""
+
+import base64
+import binascii
+import os
+import re
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from sfumato.core.errors import NotFound
+from sfumato.core.job import State, idempotent_job_id, uuid7
+from sfumato.gateway.asked import Asked, AskedJson, idempotency_key, is_job_id, openapi_parameters, parse, wait_s
+from sfumato.gateway.context import OWNER, Gateway
+from sfumato.gateway.intake import Accepted, Given, Submission, Uploaded
+from sfumato.gateway.pictures import PictureHeader
+from sfumato.gateway.problems import Refusal
+from sfumato.gateway.uploads import (
+    FORM_OVERHEAD_BYTES,
+    Form,
+    Receiving,
+    check_header,
+    declared_length,
+    read_body,
+    read_form,
+    read_picture,
+)
+from sfumato.gateway.views import Sighting, job_json, rfc3339
+from sfumato.models.registry import Model
+from sfumato.observability import count, observe
+
+__all__ = ["SubmitRoutes"]
+
+UPLOAD_LIFETIME_S: Final = 3600.0
+HEAD_BYTES: Final = 64 * 1024
+JSON_OVERHEAD_BYTES: Final = 64 * 1024
+_SUBMIT_DOCS: Final = {
+    "parameters": openapi_parameters(Asked),
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": {"image": {"type": "string", "format": "binary"}}}
+            },
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+}
+_JSON_DOCS: Final = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+
+
+class SubmitRoutes:
+    """The routes of one gateway that take jobs and pictures."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def router(self) -> APIRouter:
+        """The routes, to be included in an app."""
+        router = APIRouter(tags=["submit"])
+        router.add_api_route(
+            "/api/diffusion", self.diffusion, methods=["POST"], status_code=202, openapi_extra=_SUBMIT_DOCS
+        )
+        router.add_api_route("/api/jobs", self.job, methods=["POST"], status_code=202, openapi_extra=_JSON_DOCS)
+        router.add_api_route("/api/uploads", self.new_upload, methods=["POST"], status_code=201)
+        router.add_api_route("/api/uploads/{upload_id}", self.upload, methods=["PUT"])
+        return router
+
+    async def diffusion(self, request: Request) -> JSONResponse:
+        """Submit a picture, as multipart field `image` or as the body itself, and get its access link."""
+        began = time.perf_counter()
+        gateway, query = self._gateway, dict(request.query_params)
+        key = idempotency_key(request.headers.get("idempotency-key"))
+        asked = parse(Asked, query) if "model_name" in query else None
+        if asked is not None:
+            self._admitted(asked)  # before the body is read
+        length = declared_length(
+            request.headers.get("content-length"), gateway.settings.max_upload_bytes, FORM_OVERHEAD_BYTES
+        )
+        with gateway.in_flight.holding(length):
+            form = await self._receive(request)
+            if asked is None or form.fields:
+                asked = parse(Asked, _merged(query, form.fields))
+            if form.picture is None:
+                raise Refusal("missing-image", "The form has no field image; send the picture in it as a file.")
+            picture = Given(form.picture.data, form.picture.sha256)
+            accepted = await self._accept(asked, key, picture, form.picture.header, began)
+        return await self._answer(request, accepted)
+
+    async def job(self, request: Request) -> JSONResponse:
+        """Submit as JSON; `image` is an upload's id or a data URL."""
+        began = time.perf_counter()
+        gateway = self._gateway
+        key = idempotency_key(request.headers.get("idempotency-key"))
+        max_bytes = gateway.settings.max_upload_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
+        length = declared_length(request.headers.get("content-length"), max_bytes)
+        with gateway.in_flight.holding(length):
+            asked = parse(AskedJson, await read_body(request.stream(), max_bytes, gateway.limits.stall_s))
+            self._admitted(asked)
+            picture, header = await self._picture_of(asked.image)
+            accepted = await self._accept(asked, key, picture, header, began)
+        return await self._answer(request, accepted)
+
+    async def new_upload(self, request: Request) -> JSONResponse:
+        """A place to put a picture: PUT it to `put_url` before `expires_at`, then name `id` in POST /api/jobs."""
+        gateway, now = self._gateway, self._gateway.clock()
+        upload_id = uuid7(now, os.urandom(10))
+        expires_at = now + UPLOAD_LIFETIME_S
+        put_url = await gateway.blobs.put_link(f"uploads/{upload_id}", UPLOAD_LIFETIME_S)
+        if put_url is None:
+            token = gateway.links.token("upload", upload_id, expires_at)
+            put_url = f"{gateway.base_url(request)}/api/uploads/{upload_id}?token={token}"
+        return JSONResponse({"id": upload_id, "put_url": put_url, "expires_at": rfc3339(expires_at)}, 201)
+
+    async def upload(self, request: Request, upload_id: str) -> JSONResponse:
+        """Take the picture of an upload; the body is the picture itself."""
+        gateway = self._gateway
+        token = request.query_params.get("token", "")
+        if not is_job_id(upload_id) or not gateway.links.opens(token, "upload", upload_id, gateway.clock()):
+            raise NotFound("No upload has this id, or its link is wrong or expired; POST /api/uploads for a new one.")
+        length = declared_length(request.headers.get("content-length"), gateway.settings.max_upload_bytes)
+        with gateway.in_flight.holding(length):
+            received = await read_picture(request.stream(), _media_type(request), gateway.limits)
+            await gateway.blobs.put(f"uploads/{upload_id}", received.data)
+        header = received.header
+        size = {"width": header.width, "height": header.height, "size_bytes": len(received.data)}
+        return JSONResponse({"id": upload_id, "media_type": header.media_type, **size})
+
+    def _admitted(self, asked: Asked) -> Model:
+        """The model, if it exists and has room for one more job."""
+        model = self._gateway.registry.get(asked.model_name)
+        live = self._gateway.live
+        waiting = live.waiting(model.slug)
+        if waiting >= model.max_backlog:
+            standing = live.standing(model.slug)
+            per_job_s = standing.seconds_per_job / max(1, standing.slots) if standing else 1.0
+            raise Refusal(
+                "backlog-full",
+                f"{waiting} jobs wait for {model.name}, about {waiting * per_job_s:.0f} s of work; send it later.",
+                retry_after_s=min(60.0, max(1.0, (waiting - model.max_backlog + 1) * per_job_s)),
+                eta_s=round(waiting * per_job_s, 1),
+            )
+        return model
+
+    async def _receive(self, request: Request) -> Form:
+        limits, content_type = self._gateway.limits, request.headers.get("content-type", "")
+        kind = _media_type(request)
+        if kind == "multipart/form-data":
+            return await read_form(request.stream(), content_type, limits)
+        if kind.startswith("image/") or kind == "application/octet-stream":
+            return Form(picture=await read_picture(request.stream(), kind, limits))
+        if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
+            raise Refusal("missing-image", "The body is empty; send multipart/form-data with the picture in image.")
+        raise Refusal(
+            "unsupported-body", f"The body is {kind[:80]!r}; send multipart/form-data, or a picture as image/*."
+        )
+
+    async def _accept(
+        self, asked: Asked, key: str | None, picture: Given | Uploaded, header: PictureHeader, began: float
+    ) -> Accepted:
+        gateway, now = self._gateway, self._gateway.clock()
+        model = self._admitted(asked)
+        submission = Submission(
+            job_id=uuid7(now, os.urandom(10)) if key is None else idempotent_job_id(OWNER, key),
+            keyed=key is not None,
+            owner=OWNER,
+            model=model,
+            priority=asked.priority,
+            asked=asked,
+            picture=picture,
+            header=header,
+            metadata=asked.metadata,
+        )
+        accepted = await gateway.intake.accept(submission, now)
+        if accepted.outcome is None:
+            gateway.live.remember(model.slug, accepted.job)
+        count("sfumato_accepts_total", model=model.name, priority=asked.priority.value)
+        observe("sfumato_accept_seconds", time.perf_counter() - began, model=model.name)
+        return accepted
+
+    async def _picture_of(self, image: str) -> tuple[Given | Uploaded, PictureHeader]:
+        limits = self._gateway.limits
+        if image.startswith("data:"):
+            declared, data = _data_url(image)
+            receiving = Receiving(limits, declared)
+            receiving.feed(data)
+            received = receiving.finish()
+            return Given(received.data, received.sha256), received.header
+        if not is_job_id(image):
+            raise Refusal("missing-image", "image is neither an upload's id nor a data URL (data:image/png;base64,…).")
+        return await self._uploaded(f"uploads/{image}")
+
+    async def _uploaded(self, key: str) -> tuple[Uploaded, PictureHeader]:
+        limits, blobs = self._gateway.limits, self._gateway.blobs
+        try:
+            stored = await blobs.head(key)
+            head = await blobs.get(key, limit_bytes=HEAD_BYTES)
+            header = check_header(head, "", limits.max_pixels)
+            if header is None and stored.size_bytes > len(head):
+                header = check_header(await blobs.get(key), "", limits.max_pixels)
+        except NotFound:
+            raise NotFound("Nothing was uploaded under this id, or it expired; PUT the picture first.") from None
+        if stored.size_bytes > limits.max_bytes:
+            raise Refusal("body-too-large", f"The upload is over {limits.max_bytes} bytes; shrink the picture.")
+        if header is None:
+            raise Refusal("unsupported-picture", "The upload ends within its header.")
+        return Uploaded(key, stored.etag, stored.size_bytes), header
+
+    async def _answer(self, request: Request, accepted: Accepted) -> JSONResponse:
+        """202 with the links, or 200 with the whole job when the caller waited for its end and it came."""
+        gateway, job = self._gateway, accepted.job
+        links = gateway.links_of(request, job.id, job.created_at)
+        wait = wait_s(request.headers.get("prefer"), gateway.settings.max_wait_s)
+        if wait:
+            ended = accepted.outcome or await gateway.live.ended(job.id, wait, gateway.outcomes)
+            if ended is not None:
+                seen = Sighting(job.id, (await gateway.sight(job.id)).row, ended)
+                headers = {"Preference-Applied": f"wait={wait:g}", "Location": links.status_url}
+                return JSONResponse(job_json(seen, links, None, None), 200, headers)
+        status = accepted.outcome.state if accepted.outcome else State.QUEUED
+        return JSONResponse({"id": job.id, "status": status, **links.json()}, 202, {"Location": links.status_url})
+
+
+def _merged(query: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, object]:
+    differing = [name for name in query.keys() & fields.keys() if query[name] != fields[name]]
+    if differing:
+        raise Refusal("invalid-parameters", f"{', '.join(differing)}: the query says one thing, the form another.")
+    return {**fields, **query}
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _data_url(url: str) -> tuple[str, bytes]:
+    found = re.match(r"data:([\w.+/-]{0,80});base64,", url)
+    if found is None:
+        raise Refusal("missing-image", "image must be a data URL of base64: data:image/png;base64,….")
+    try:
+        return found.group(1), base64.b64decode(url[found.end() :], validate=True)
+    except binascii.Error as error:
+        raise Refusal("missing-image", f"image is no valid base64: {error}.") from error

@@ -1,0 +1,252 @@
+"""Bodies as they arrive: a picture is checked while it streams in, and kept in memory until it is known to be good.
+
+Nothing here writes anywhere. A body is refused at the first byte that shows it to be too large, of the wrong type or
+with too many pixels; what follows is never read. File names are not looked at.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
+
+from sfumato.gateway.pictures import MEDIA_TYPES, NotAPicture, PictureHeader, media_type_of, read_header
+from sfumato.gateway.problems import Refusal
+
+__all__ = [
+    "Form",
+    "InFlight",
+    "Limits",
+    "Received",
+    "Receiving",
+    "check_header",
+    "declared_length",
+    "read_body",
+    "read_form",
+    "read_picture",
+    "too_large",
+]
+
+FORM_OVERHEAD_BYTES: Final = 256 * 1024
+FIELD_BYTES: Final = 64 * 1024
+FIELDS: Final = 32
+FIRST_LOOK_BYTES: Final = 4 * 1024
+ALIASES: Final = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+SILENT: Final = ("", "application/octet-stream", "binary/octet-stream")
+"""Declared types that claim nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a picture may measure, and how long a body may stand still."""
+
+    max_bytes: int
+    max_pixels: int
+    stall_s: float = 30.0
+
+
+class InFlight:
+    """The bytes of bodies held at once, within one budget."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+
+    @contextmanager
+    def holding(self, size_bytes: int) -> Iterator[None]:
+        """Count `size_bytes` as held while inside.
+
+        Raises:
+            Refusal: overloaded; the budget has no room for them now.
+        """
+        if self.held_bytes and self.held_bytes + size_bytes > self.limit_bytes:
+            raise Refusal("overloaded", "Too many pictures are arriving at once; send it again.", retry_after_s=1)
+        self.held_bytes += size_bytes
+        try:
+            yield
+        finally:
+            self.held_bytes -= size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A whole picture whose header is good; `sha256` is the hex digest of `data`."""
+
+    data: bytes
+    sha256: str
+    header: PictureHeader
+
+
+class Receiving:
+    """One picture as its bytes come: `feed` refuses as soon as that can be known, `finish` gives the whole."""
+
+    def __init__(self, limits: Limits, declared: str = "") -> None:
+        self._limits = limits
+        self._declared = ALIASES.get(declared.lower(), declared.lower())
+        if self._declared not in (*SILENT, *MEDIA_TYPES):
+            raise Refusal(
+                "unsupported-picture", f"image is declared as {declared[:80]!r}; send one of {', '.join(MEDIA_TYPES)}."
+            )
+        self._chunks: list[bytes] = []
+        self._size_bytes = 0
+        self._digest = hashlib.sha256()
+        self._next_look_bytes = FIRST_LOOK_BYTES
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes; raises Refusal."""
+        self._size_bytes += len(chunk)
+        if self._size_bytes > self._limits.max_bytes:
+            raise too_large(self._limits.max_bytes)
+        self._chunks.append(chunk)
+        self._digest.update(chunk)
+        if self._next_look_bytes and self._size_bytes >= self._next_look_bytes:
+            # A header may be long (profiles, thumbnails): look again each time as much again has come.
+            known = check_header(b"".join(self._chunks), self._declared, self._limits.max_pixels)
+            self._next_look_bytes = 0 if known else 4 * self._size_bytes
+
+    def finish(self) -> Received:
+        """The whole picture; raises Refusal when it is empty or its header never became whole."""
+        if not self._size_bytes:
+            raise Refusal("missing-image", "image is empty; send a PNG, JPEG or WebP picture.")
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        header = check_header(data, self._declared, self._limits.max_pixels)
+        if header is None:
+            raise Refusal("unsupported-picture", "image ends within its header; it was cut off or is no picture.")
+        return Received(data, self._digest.hexdigest(), header)
+
+
+def check_header(head: bytes, declared: str, max_pixels: int) -> PictureHeader | None:
+    """The header of the picture that begins with `head`, None when more bytes are needed; raises Refusal."""
+    try:
+        header = read_header(head)
+    except NotAPicture as error:
+        raise Refusal("unsupported-picture", f"image can't be read: {error}") from error
+    actual = media_type_of(head)
+    if declared not in (*SILENT, actual):
+        raise Refusal("mislabeled-picture", f"image is declared as {declared} and begins like {actual}.")
+    if header is None:
+        return None
+    if header.pixels > max_pixels:
+        size = f"{header.width} x {header.height}"
+        raise Refusal("too-many-pixels", f"image has {size} pixels; at most {max_pixels} pixels are taken. Shrink it.")
+    if header.moves:
+        raise Refusal("animated-picture", "image is animated; send one of its frames as a still picture.")
+    return header
+
+
+def too_large(max_bytes: int) -> Refusal:
+    """The refusal of a body over the limit."""
+    return Refusal("body-too-large", f"At most {max_bytes} bytes are taken; shrink the picture.", max_bytes=max_bytes)
+
+
+@dataclass(slots=True)
+class Form:
+    """A multipart form: its text fields, and the picture if it had one."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    picture: Received | None = None
+
+
+async def read_picture(chunks: AsyncIterator[bytes], declared: str, limits: Limits) -> Received:
+    """A body that is the picture itself; raises Refusal."""
+    receiving = Receiving(limits, declared)
+    async for chunk in _steadily(chunks, limits.stall_s):
+        receiving.feed(chunk)
+    return receiving.finish()
+
+
+async def read_body(chunks: AsyncIterator[bytes], max_bytes: int, stall_s: float) -> bytes:
+    """A small body whole; raises Refusal when it is larger than `max_bytes`."""
+    body = bytearray()
+    async for chunk in _steadily(chunks, stall_s):
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large(max_bytes)
+    return bytes(body)
+
+
+async def read_form(chunks: AsyncIterator[bytes], content_type: str, limits: Limits) -> Form:
+    """A multipart/form-data body (RFC 7578) with the picture in its field `image`; raises Refusal."""
+    boundary = parse_options_header(content_type)[1].get("boundary", "")
+    reader = _FormReader(limits)
+    try:
+        with PushMultipartParser(boundary, max_segment_count=FIELDS, max_segment_size=limits.max_bytes) as parser:
+            async for chunk in _steadily(chunks, limits.stall_s):
+                for event in parser.parse(chunk):
+                    reader.take(event)
+                if parser.closed:
+                    break
+    except ParserLimitReached as error:
+        raise Refusal("body-too-large", f"The form is too large: {error}.") from error
+    except MultipartError as error:
+        raise Refusal("bad-multipart", f"{error}. Send multipart/form-data with the picture in field image.") from error
+    return reader.form
+
+
+class _FormReader:
+    def __init__(self, limits: Limits) -> None:
+        self.form = Form()
+        self._limits = limits
+        self._name = ""
+        self._text = bytearray()
+        self._picture: Receiving | None = None
+
+    def take(self, event: MultipartSegment | bytes | None) -> None:
+        if event is None:
+            self._end()
+        elif isinstance(event, MultipartSegment):
+            self._begin(event)
+        elif self._picture is not None:
+            self._picture.feed(event)
+        else:
+            self._text += event
+            if len(self._text) > FIELD_BYTES:
+                raise Refusal("invalid-parameters", f"{self._name} is longer than {FIELD_BYTES} bytes.")
+
+    def _begin(self, segment: MultipartSegment) -> None:
+        self._name = segment.name or ""
+        self._text.clear()
+        if self._name in self.form.fields or (self._name == "image" and self.form.picture):
+            raise Refusal("invalid-parameters", f"{self._name[:80]} is in the form twice; send it once.")
+        if self._name == "image":
+            self._picture = Receiving(self._limits, segment.content_type or "")
+
+    def _end(self) -> None:
+        if self._picture is not None:
+            self.form.picture = self._picture.finish()
+            self._picture = None
+            return
+        try:
+            self.form.fields[self._name] = self._text.decode()
+        except UnicodeDecodeError as error:
+            raise Refusal("invalid-parameters", f"{self._name[:80]} is not UTF-8 text.") from error
+
+
+async def _steadily(chunks: AsyncIterator[bytes], stall_s: float) -> AsyncIterator[bytes]:
+    while True:
+        try:
+            async with asyncio.timeout(stall_s):
+                chunk = await anext(chunks, None)
+        except TimeoutError as error:
+            raise Refusal("request-timeout", f"No byte came for {stall_s:g} s; send it again.") from error
+        if chunk is None:
+            return
+        if chunk:
+            yield chunk
+
+
+def declared_length(header: str | None, max_bytes: int, overhead_bytes: int = 0) -> int:
+    """How many bytes to count for a body: its Content-Length, or the most it may have when it does not say.
+
+    Raises:
+        Refusal: it says more than `max_bytes` + `overhead_bytes`, so nothing of it needs to be read.
+    """
+    if header is None or not re.fullmatch(r"\d{1,18}", header):
+        return max_bytes
+    if int(header) > max_bytes + overhead_bytes:
+        raise too_large(max_bytes)
+    return int(header)

@@ -1,0 +1,67 @@
+"""Removes what is kept longer than promised. What lasts how long is a promise of config.Settings, in order of need."""
+
+import logging
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sfumato.core.errors import TransientError
+from sfumato.core.ports import Blobs, BlobSweep, JobRecorder, LogSweep, Outcomes
+from sfumato.observability import count
+
+__all__ = ["Keep", "Sweep"]
+
+log = logging.getLogger(__name__)
+
+UPLOAD_KEEP_S: Final = 86_400.0
+"""An upload is copied when its job is submitted; after a day nobody comes back for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How long inputs, logs and results are kept (seconds)."""
+
+    input_s: float
+    log_s: float
+    result_s: float
+
+
+class SweptBlobs(Blobs, BlobSweep, Protocol):
+    """A store whose objects are expired by us."""
+
+
+class Sweep:
+    """Removes old objects, outcomes, rows and log entries."""
+
+    def __init__(self, keep: Keep, blobs: SweptBlobs, outcomes: Outcomes, rows: JobRecorder, logs: LogSweep) -> None:
+        self._keep, self._blobs, self._outcomes, self._rows, self._logs = keep, blobs, outcomes, rows, logs
+
+    async def turn(self, now: float) -> None:
+        """Sweep once. What can't be swept now is left to the next turn."""
+        keep = self._keep
+        # What points before what it points to: no row tells of an outcome, and no outcome of a picture, that is gone.
+        await _swept("rows", self._rows.sweep(now - keep.result_s))
+        await _swept("outcomes", self._outcomes.sweep(now - keep.result_s))
+        await _swept("outputs", self._objects("outputs/", now - keep.result_s))
+        await _swept("requests", self._objects("requests/", now - keep.result_s))
+        await _swept("inputs", self._objects("inputs/", now - keep.input_s))
+        await _swept("uploads", self._objects("uploads/", now - UPLOAD_KEEP_S))
+        await _swept("messages", self._logs.trim(now - keep.log_s))
+
+    async def _objects(self, prefix: str, before: float) -> int:
+        removed = 0
+        async for head in self._blobs.old(prefix, before):
+            await self._blobs.delete(head.key)
+            removed += 1
+        return removed
+
+
+async def _swept(kind: str, sweep: Awaitable[int]) -> None:
+    try:
+        removed = await sweep
+    except TransientError as error:
+        log.warning("%s could not be swept: %s", kind, error.detail)
+        return
+    count("sfumato_swept_total", removed, kind=kind)
+    if removed:
+        log.info("swept %d %s", removed, kind)

@@ -1,0 +1,227 @@
+"""Job rows in SQL: what the recorder folds into them and what the gateway reads of them."""
+
+import base64
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Select, delete, func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sfumato.core.errors import InvalidRequest
+from sfumato.core.events import JobEvent, JobRow, Unreadable, advance, decode_event, new_row
+from sfumato.core.job import Job, State
+from sfumato.core.ports import JobPage, JobQuery, RowChange
+from sfumato.storage.database import Database
+from sfumato.storage.tables import cursors, forgotten, jobs, parked, pending
+
+__all__ = ["SqlJobs"]
+
+COUNTED_AHEAD: Final = 1_000
+SWEEP_CHUNK: Final = 1_000
+"""Rows removed in one transaction, so that a sweep never holds up the recorder for long."""
+
+
+class SqlJobs:
+    """`JobRows` and `JobRecorder` of core.ports."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        upsert = database.insert(jobs)
+        moving = ("state", "due_at", "row")
+        self._upsert = upsert.on_conflict_do_update(
+            index_elements=[jobs.c.id], set_={name: upsert.excluded[name] for name in moving}
+        )
+        keep = database.insert(cursors)
+        self._keep_cursor = keep.on_conflict_do_update(
+            index_elements=[cursors.c.log], set_={"cursor": keep.excluded.cursor}
+        )
+
+    # What a gateway reads
+
+    async def get(self, job_id: str) -> JobRow | None:
+        """The row, unless it is forgotten or not written yet."""
+        async with self._database.read() as connection:
+            row: JobRow | None = (await connection.execute(_shown().where(jobs.c.id == job_id))).scalar()
+        return row
+
+    async def list(self, query: JobQuery) -> JobPage:
+        """Rows newest first. Raises InvalidRequest when the cursor is not one of ours."""
+        async with self._database.read() as connection:
+            rows: Sequence[JobRow] = (await connection.execute(_page(query))).scalars().all()
+        page = rows[: query.limit]
+        return JobPage(page, _cursor_behind(page[-1].job) if len(rows) > query.limit else "")
+
+    async def ahead(self, job: Job) -> int:
+        """About how many jobs of its model wait before it (by priority, then time; counted up to 1,000)."""
+        earlier = tuple_(jobs.c.priority, jobs.c.created_at) < tuple_(job.priority.rank, job.created_at)
+        waiting = select(jobs.c.id).where(jobs.c.model == job.model, jobs.c.state == State.QUEUED.value, earlier)
+        counted = select(func.count()).select_from(waiting.limit(COUNTED_AHEAD).subquery())
+        async with self._database.read() as connection:
+            return int((await connection.execute(counted)).scalar_one())
+
+    async def forget(self, job_id: str) -> None:
+        """Hide the row for good, even one that is yet to be written; its outcome stays as the tombstone."""
+        async with self._database.write() as connection:
+            await connection.execute(self._database.insert(forgotten).on_conflict_do_nothing(), {"job_id": job_id})
+
+    # What the recorder writes
+
+    async def cursors(self) -> dict[str, str]:
+        """Log name → the cursor up to which it is folded into the rows."""
+        async with self._database.read() as connection:
+            return {row.log: row.cursor for row in await connection.execute(select(cursors))}
+
+    async def record(self, changes: Sequence[RowChange], cursors: dict[str, str]) -> None:
+        """Fold the changes in by `core.events.advance`; an event without a row waits for its job message."""
+        async with self._database.write() as connection:
+            if changes:
+                await self._fold(connection, _by_job(changes))
+            if cursors:
+                values = [{"log": log, "cursor": cursor} for log, cursor in cursors.items()]
+                await connection.execute(self._keep_cursor, values)
+
+    async def park(self, log: str, position: int, message: Unreadable) -> None:
+        """Keep a message that this build can't read; parking it again changes nothing."""
+        values = {"log": log, "position": position, "raw": message.raw, "why": message.why}
+        async with self._database.write() as connection:
+            await connection.execute(self._database.insert(parked).on_conflict_do_nothing(), values)
+
+    async def overdue(self, now: float, limit: int) -> Sequence[JobRow]:
+        """Rows not yet terminal whose job expired before `now`, the longest overdue first."""
+        late = select(jobs.c.row).where(jobs.c.due_at < now).order_by(jobs.c.due_at).limit(limit)
+        async with self._database.read() as connection:
+            rows: Sequence[JobRow] = (await connection.execute(late)).scalars().all()
+        return rows
+
+    async def sweep(self, before: float) -> int:
+        """Remove terminal rows created before `before` (Unix seconds), and events that no job came for; how many."""
+        removed = 0
+        while found := await self._sweep_chunk(before):
+            removed += found
+        async with self._database.write() as connection:
+            orphans = await connection.execute(delete(pending).where(pending.c.at < before))
+        return removed + orphans.rowcount
+
+    async def _sweep_chunk(self, before: float) -> int:
+        ended = select(jobs.c.id).where(jobs.c.due_at.is_(None), jobs.c.created_at < before).limit(SWEEP_CHUNK)
+        async with self._database.write() as connection:
+            ids = (await connection.execute(ended)).scalars().all()
+            await connection.execute(delete(forgotten).where(forgotten.c.job_id.in_(ids)))
+            await connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
+        return len(ids)
+
+    async def _fold(self, connection: AsyncConnection, told: "Mapping[str, _Told]") -> None:
+        before = await _rows(connection, told)
+        created = {job_id: new_row(its.job) for job_id, its in told.items() if its.job and job_id not in before}
+        waited = await _take_pending(connection, created)
+        after = {
+            job_id: _folded(row, [*waited[job_id], *told[job_id].events]) for job_id, row in (before | created).items()
+        }
+        changed = [_columns(row) for job_id, row in after.items() if row is not before.get(job_id)]
+        if changed:
+            await connection.execute(self._upsert, changed)
+        early = [_waiting(*placed) for job_id, its in told.items() if job_id not in after for placed in its.events]
+        if early:
+            await connection.execute(self._database.insert(pending).on_conflict_do_nothing(), early)
+
+
+_Placed = tuple[int, JobEvent]
+
+
+@dataclass(slots=True)
+class _Told:
+    """What a batch says about one job."""
+
+    job: Job | None = None
+    events: list[_Placed] = field(default_factory=list)
+
+
+def _by_job(changes: Iterable[RowChange]) -> dict[str, _Told]:
+    told: defaultdict[str, _Told] = defaultdict(_Told)
+    for change in changes:
+        if change.job is not None:
+            told[change.job.id].job = change.job
+        if change.event is not None:
+            told[change.event.job_id].events.append((change.position, change.event))
+    return told
+
+
+def _folded(row: JobRow, placed: Iterable[_Placed]) -> JobRow:
+    for position, event in sorted(placed, key=lambda each: each[0]):
+        row = advance(row, event, position)
+    return row
+
+
+async def _rows(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, JobRow]:
+    found: Sequence[JobRow] = (await connection.execute(select(jobs.c.row).where(jobs.c.id.in_(ids)))).scalars().all()
+    return {row.id: row for row in found}
+
+
+async def _take_pending(connection: AsyncConnection, ids: Iterable[str]) -> defaultdict[str, list[_Placed]]:
+    waited: defaultdict[str, list[_Placed]] = defaultdict(list)
+    for position, raw in await connection.execute(
+        select(pending.c.position, pending.c.event).where(pending.c.job_id.in_(ids))
+    ):
+        event = decode_event(raw)
+        if isinstance(event, JobEvent):
+            waited[event.job_id].append((position, event))
+    if waited:
+        await connection.execute(delete(pending).where(pending.c.job_id.in_(waited)))
+    return waited
+
+
+def _columns(row: JobRow) -> dict[str, Any]:
+    job = row.job
+    return {
+        "id": job.id,
+        "owner": job.owner,
+        "model": job.model,
+        "priority": job.priority.rank,
+        "state": row.state.value,
+        "cost": job.cost,
+        "created_at": job.created_at,
+        "due_at": None if row.state.terminal else job.expires_at,
+        "row": row,
+    }
+
+
+def _waiting(position: int, event: JobEvent) -> dict[str, Any]:
+    return {"job_id": event.job_id, "position": position, "at": event.at, "event": event.model_dump_json()}
+
+
+def _shown() -> Select[Any]:
+    return select(jobs.c.row).where(jobs.c.id.not_in(select(forgotten.c.job_id)))
+
+
+def _page(query: JobQuery) -> Select[Any]:
+    rows = _shown().where(jobs.c.owner == query.owner)
+    if query.model:
+        rows = rows.where(jobs.c.model == query.model)
+    if query.state is not None:
+        rows = rows.where(jobs.c.state == query.state.value)
+    if query.cursor:
+        rows = rows.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*_place(query.cursor)))
+    # One more than asked tells whether there is a next page.
+    return rows.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(query.limit + 1)
+
+
+def _cursor_behind(job: Job) -> str:
+    return base64.urlsafe_b64encode(f"{job.created_at!r} {job.id}".encode()).decode().rstrip("=")
+
+
+def _place(cursor: str) -> tuple[float, str]:
+    try:
+        plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        at, job_id = plain.split(" ")
+        if math.isfinite(float(at)):
+            return float(at), job_id
+    except ValueError:
+        pass
+    raise InvalidRequest(
+        "cursor is not one that this service gave out; take `next` of a page, or leave it away for the first page.",
+        slug="bad-cursor",
+        title="The cursor is not one of ours",
+    )

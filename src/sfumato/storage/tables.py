@@ -1,0 +1,92 @@
+"""Every table, and the type that turns JSON text into the domain's values. Times are Unix seconds."""
+
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Column, Dialect, Double, Index, MetaData, SmallInteger, Table, Text, TypeDecorator
+
+from sfumato.core.events import JobRow
+from sfumato.core.frozen import Frozen
+from sfumato.core.job import Outcome
+
+__all__ = ["REVISION", "Json", "cursors", "forgotten", "jobs", "metadata", "outcomes", "parked", "pending"]
+
+REVISION: Final = "0001"
+"""The migration that makes exactly these tables; a test compares both."""
+
+metadata: Final = MetaData()
+
+
+class Json(TypeDecorator[Any]):
+    """A value of the domain, stored as the JSON text it has on the wire."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, of: type[Frozen] = Frozen) -> None:
+        super().__init__()
+        self.of = of
+
+    def process_bind_param(self, value: Frozen | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.model_dump_json()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Frozen | None:
+        return None if value is None else self.of.model_validate_json(value)
+
+
+outcomes: Final = Table(
+    "outcomes",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("outcome", Json(Outcome), nullable=False),
+    Index("outcomes_by_age", "at"),
+)
+
+jobs: Final = Table(
+    "jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False, comment="rank, 0 is first"),
+    Column("state", Text, nullable=False),
+    Column("cost", BigInteger, nullable=False, comment="pixels × steps"),
+    Column("created_at", Double, nullable=False),
+    Column("due_at", Double, comment="expires_at while the job may still expire, NULL once it has ended"),
+    Column("row", Json(JobRow), nullable=False),
+    Index("jobs_of_owner", "owner", "created_at", "id"),
+    Index("jobs_of_model", "model", "state", "priority", "created_at"),
+    Index("jobs_by_age", "created_at"),
+)
+# Most rows have ended; the watch for expired ones must not pay for them.
+Index("jobs_due", jobs.c.due_at, sqlite_where=jobs.c.due_at.is_not(None), postgresql_where=jobs.c.due_at.is_not(None))
+
+# Apart from jobs, because a job may be forgotten before its row is written.
+forgotten: Final = Table("forgotten", metadata, Column("job_id", Text, primary_key=True))
+
+# Events whose job message has not been read yet.
+pending: Final = Table(
+    "pending",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("event", Text, nullable=False, comment="as in the event log"),
+)
+
+cursors: Final = Table(
+    "cursors",
+    metadata,
+    Column("log", Text, primary_key=True),
+    Column("cursor", Text, nullable=False),
+)
+
+# Messages that this build can't read, for whoever upgrades or repairs.
+parked: Final = Table(
+    "parked",
+    metadata,
+    Column("log", Text, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("raw", Text, nullable=False),
+    Column("why", Text, nullable=False),
+)

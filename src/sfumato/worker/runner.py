@@ -1,0 +1,142 @@
+"""One job's life on a worker, from hand-out to acknowledgment: duties and engine put in order, with the clock."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+from sfumato.core.errors import EngineDead, SfumatoError, TransientError
+from sfumato.core.events import Running
+from sfumato.core.ports import Received
+from sfumato.engine import images
+from sfumato.engine.engine import Pixels
+from sfumato.observability import benchmark, bound_log, observe
+from sfumato.worker.duties import Duties, Held, Result
+from sfumato.worker.engine_thread import Aborted, EngineThread
+
+__all__ = ["JobRunner"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LONGEST_PAUSE_S = 5.0
+
+
+class JobRunner:
+    """Runs received jobs side by side; `running` has the steps done of each in the engine, `changed` a sign of it."""
+
+    def __init__(
+        self, model: str, duties: Duties, engine: EngineThread, max_input_pixels: int, benchmark_file: Path | None
+    ) -> None:
+        self._model, self._duties, self._engine, self._max_pixels = model, duties, engine, max_input_pixels
+        self._generate = benchmark(model, benchmark_file)(engine.generate)
+        self._leaving = False
+        self.running: dict[str, Running] = {}
+        self.changed = asyncio.Event()
+
+    def abort(self, job_id: str) -> None:
+        """Stop generating this job within one step: its outcome was decided elsewhere."""
+        for receipt, running in self.running.items():
+            if running.job_id == job_id:
+                self._engine.abort(receipt)
+
+    def refuse(self) -> None:
+        """From now on nothing new begins: what has not reached the engine is handed back."""
+        self._leaving = True
+
+    def abort_all(self) -> None:
+        """Hand back what is still in the engine."""
+        for receipt in self.running:
+            self._engine.abort(receipt)
+
+    async def run(self, received: Received) -> None:
+        """Bring one hand-out to its end, whatever happens to it.
+
+        Raises:
+            EngineDead: nothing can be run here any more; this hand-out is left unacknowledged.
+        """
+        held = await _surely(lambda: self._duties.take(received, time.time()))
+        if held is None:
+            return
+        with bound_log(job=held.job.id, attempt=str(held.work.attempt)):
+            try:
+                await self._make(held)
+            except EngineDead:
+                raise
+            except Aborted:
+                await self._give_way(held)
+            except Exception as error:
+                await self._fail(held, error)
+
+    async def _make(self, held: Held) -> None:
+        params, seconds = held.job.params, dict[str, float]()
+        data = await self._timed("fetch", seconds, _surely(lambda: self._duties.fetch(held)))
+        decoding = asyncio.to_thread(images.prepare, data, params, self._max_pixels)
+        prepared = await self._timed("decode", seconds, decoding)
+        pixels = await self._timed("generate", seconds, self._through_engine(held, prepared))
+        if await _surely(lambda: self._duties.ended(held)):
+            return await self._give_way(held)
+        encoded = await self._timed("encode", seconds, asyncio.to_thread(images.finish, pixels, prepared, params))
+        result = Result(encoded.data, encoded.media_type, encoded.width, encoded.height, uuid4().hex, seconds)
+        storing = _surely(lambda: self._duties.succeed(held, result, time.time()))
+        outcome = await self._timed("store", {}, storing)
+        log.info("%s after %.2f s on this worker", outcome.state, sum(seconds.values()))
+        return None
+
+    async def _through_engine(self, held: Held, prepared: images.Prepared) -> Pixels:
+        if self._leaving:
+            raise Aborted
+        work = held.work
+
+        def progress(step: int, steps: int) -> None:
+            self.running[held.receipt] = Running(
+                job_id=held.job.id, attempt=work.attempt, delivery=work.delivery, step=step, steps=steps
+            )
+            self.changed.set()
+
+        progress(0, 0)
+        try:
+            return await self._generate(held.receipt, held.job, prepared.pixels, progress)
+        finally:
+            del self.running[held.receipt]
+            self.changed.set()
+
+    async def _give_way(self, held: Held) -> None:
+        """It ended elsewhere (a cancel): tell that again and acknowledge. Else this worker leaves: hand it back."""
+        outcome = await _surely(lambda: self._duties.ended(held))
+        if outcome is None:
+            await _surely(lambda: self._duties.hand_back(held, time.time()))
+        else:
+            await _surely(lambda: self._duties.follow(held, outcome, time.time()))
+        log.info("given up: %s", outcome.state if outcome else "handed back")
+
+    async def _fail(self, held: Held, error: Exception) -> None:
+        if not isinstance(error, SfumatoError):
+            log.exception("an error nobody foresaw")
+        dice = random.random()
+        outcome = await _surely(lambda: self._duties.fail(held, error, time.time(), dice))
+        log.warning("%s: %s", outcome.state if outcome else "will be tried again", error)
+
+    async def _timed(self, stage: str, seconds: dict[str, float], awaited: Awaitable[T]) -> T:
+        begin = time.perf_counter()
+        result = await awaited
+        seconds[stage] = round(time.perf_counter() - begin, 6)
+        observe("sfumato_stage_seconds", seconds[stage], model=self._model, stage=stage)
+        return result
+
+
+async def _surely(duty: Callable[[], Awaitable[T]]) -> T:
+    """Do a duty again until its ports answer: an acknowledged loss is worse than a late picture."""
+    pause_s = 0.1
+    while True:
+        try:
+            return await duty()
+        except TransientError as error:
+            log.warning("%s; trying again in %.1f s", error.detail, pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)

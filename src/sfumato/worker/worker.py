@@ -1,0 +1,173 @@
+"""The worker process: receives hand-outs, runs each as a task of its own, beats, watches for cancels, and drains.
+
+The protocol's order is in duties.py, one job's life in runner.py, the device in engine_thread.py.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from uuid import uuid4
+
+from sfumato.config import Settings
+from sfumato.core.errors import EngineDead, TransientError
+from sfumato.core.events import Alive, Ended
+from sfumato.core.ports import EventLog, WorkReceiver
+from sfumato.core.retry import RetryPolicy
+from sfumato.engine import backends
+from sfumato.engine.engine import Engine
+from sfumato.models.registry import Model, Registry
+from sfumato.observability import gauge, setup_logging
+from sfumato.wiring import open_ports
+from sfumato.worker.duties import Duties
+from sfumato.worker.engine_thread import EngineThread
+from sfumato.worker.runner import JobRunner
+
+__all__ = ["Worker", "serve"]
+
+log = logging.getLogger(__name__)
+
+ENGINE_DEAD_STATUS = 70
+"""Exit status when the device or model process is unusable; the supervisor starts a fresh one."""
+LOOKAHEAD = 2
+"""Jobs held beyond the slots, so that fetching and decoding the next hides behind the current steps."""
+QUIET_S = 0.25
+"""Least time between two beats when steps move fast."""
+
+
+class Worker:
+    """One worker of one model."""
+
+    def __init__(
+        self, name: str, model: Model, settings: Settings, runner: JobRunner, work: WorkReceiver, events: EventLog
+    ) -> None:
+        self._name, self._model, self._settings = name, model, settings
+        self._runner, self._work, self._events = runner, work, events
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        """Take nothing new; `run` ends when what runs has finished or was handed back."""
+        self._leaving.set()
+        self._runner.changed.set()
+
+    async def run(self) -> None:
+        """Work until told to leave.
+
+        Raises:
+            EngineDead: leave without handing back, so that a job that kills engines is found out.
+        """
+        background = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch_cancels())]
+        try:
+            while not self._leaving.is_set():
+                await self._receive(self._model.batch + LOOKAHEAD - len(self._tasks))
+            await self._drain()
+        finally:
+            for task in (*background, *self._tasks):
+                task.cancel()
+            await asyncio.gather(*background, *self._tasks, return_exceptions=True)
+            await self._work.close()
+
+    async def _receive(self, room: int) -> None:
+        lanes = self._work.lanes
+        try:
+            # Without room it is a sign of life, no more; half a second is well within any takeover time.
+            arrived = await self._work.receive(max(0, room), wait_s=0.5 if room > 0 else 0)
+        except TransientError as error:
+            log.warning("the work queue does not answer: %s", error.detail)
+            await asyncio.sleep(0.5)
+            return
+        for received in arrived:
+            self._tasks.add(asyncio.create_task(self._runner.run(received)))
+        if lanes != self._work.lanes:
+            self._runner.changed.set()
+        if room <= 0:
+            await asyncio.wait(self._tasks, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+        self._reap()
+
+    def _reap(self) -> None:
+        """Forget finished tasks; a task ends with an exception only when the engine is dead."""
+        for task in [task for task in self._tasks if task.done()]:
+            self._tasks.remove(task)
+            task.result()
+        gauge("sfumato_running_jobs", len(self._tasks), model=self._model.slug)
+
+    async def _drain(self) -> None:
+        log.info("leaving; %d jobs in hand", len(self._tasks))
+        self._runner.refuse()
+        deadline = time.monotonic() + self._settings.drain_s
+        while self._tasks:
+            if time.monotonic() > deadline:
+                self._runner.abort_all()
+            await self._work.receive(0, wait_s=0)
+            await asyncio.wait(self._tasks, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
+            self._reap()
+
+    async def _beat(self) -> None:
+        while True:
+            self._runner.changed.clear()
+            alive = Alive(
+                at=time.time(),
+                worker=self._name,
+                slots=self._model.batch,
+                lanes=tuple(sorted(self._work.lanes)),
+                running=tuple(self._runner.running.values()),
+                draining=self._leaving.is_set(),
+            )
+            with contextlib.suppress(TransientError):  # The next beat says it again.
+                await self._events.append([alive])
+            await asyncio.sleep(QUIET_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._runner.changed.wait(), self._settings.beat_s - QUIET_S)
+
+    async def _watch_cancels(self) -> None:
+        """Makes a cancel quick; that it holds is the outcome's doing."""
+        cursor: str | None = None
+        while True:
+            try:
+                cursor = await self._events.end() if cursor is None else cursor
+                batch = await self._events.follow(cursor, 500, wait_s=1.0)
+            except TransientError:
+                await asyncio.sleep(1.0)
+                continue
+            cursor = batch.cursor
+            for logged in batch.items:
+                if isinstance(logged.value, Ended):
+                    self._runner.abort(logged.value.job_id)
+
+
+async def _work(settings: Settings, model: Model) -> None:
+    name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+    threads = settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.live_workers))
+    backend = await asyncio.to_thread(backends.load, model.backend, model.path, threads, model.rules)
+    async with open_ports(settings) as ports:
+        work, events = ports.broker.work(model.slug), ports.broker.events(model.slug)
+        engine = EngineThread(Engine(backend, model.batch), model.slug)
+        duties = Duties(name, work, events, ports.blobs, ports.outcomes, RetryPolicy())
+        runner = JobRunner(model.slug, duties, engine, settings.max_input_pixels, settings.benchmark_file)
+        worker = Worker(name, model, settings, runner, work, events)
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(sign, worker.leave)
+        log.info("ready: %s with %d slots on %d threads", model.name, model.batch, threads)
+        await worker.run()
+        await engine.close()
+
+
+def serve(settings: Settings, model_name: str) -> int:
+    """Run one worker of `model_name` until SIGTERM or SIGINT; gives the exit status.
+
+    Raises:
+        UnknownModel: no model has this name; the message lists the known ones.
+    """
+    setup_logging("worker", settings.log_level, settings.log_format)
+    model = Registry.load(settings.models_file).get(model_name)
+    try:
+        asyncio.run(_work(settings, model))
+    except EngineDead as error:
+        log.error("%s; this process ends and a fresh one takes over", error.detail)
+        # Not a clean exit: the engine's thread may hang in the device, and no destructor may wait for it.
+        os._exit(ENGINE_DEAD_STATUS)
+    return 0

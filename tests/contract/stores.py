@@ -1,0 +1,159 @@
+"""What a store suite needs of an implementation: opening it as a process would, and reading around it."""
+
+import asyncio
+import multiprocessing
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from sfumato.core.errors import AlreadyExists
+from sfumato.core.events import JobRow
+from sfumato.core.job import Outcome, State
+from sfumato.core.ports import Blobs, BlobSweep, JobRecorder, JobRows, Outcomes
+from sfumato.storage.blobs import FolderBlobs
+from sfumato.storage.database import Database
+from sfumato.storage.jobs import SqlJobs
+from sfumato.storage.outcomes import SqlOutcomes
+from tests.simulation.memory import MemoryBlobs, MemoryOutcomes, MemoryRows, World
+from tests.support import NOW, job_id
+
+__all__ = ["DiskStores", "JobStore", "MemoryStores", "ObjectStore", "Stores", "create_in_process", "decide_in_process"]
+
+
+class ObjectStore(Blobs, BlobSweep, Protocol):
+    """Both ends of a blob store."""
+
+
+class JobStore(JobRows, JobRecorder, Protocol):
+    """Both ends of the rows."""
+
+
+class Stores(Protocol):
+    """One implementation of all stores, with nothing in it yet."""
+
+    def blobs(self) -> ObjectStore: ...
+
+    def outcomes(self) -> AbstractAsyncContextManager[Outcomes]: ...
+
+    def rows(self) -> AbstractAsyncContextManager[JobStore]: ...
+
+    def stored_object(self, key: str) -> bytes | None:
+        """The object, read around the port."""
+        ...
+
+    def stored_outcome(self, job_id: str) -> Outcome | None:
+        """The outcome, read around the port."""
+        ...
+
+    def stored_row(self, job_id: str) -> JobRow | None:
+        """The row, read around the port."""
+        ...
+
+
+@dataclass(frozen=True)
+class DiskStores:
+    """A folder of objects and two SQLite files. A plain value: it travels to child processes."""
+
+    folder: Path
+
+    @property
+    def objects(self) -> Path:
+        return self.folder / "blobs"
+
+    def blobs(self) -> FolderBlobs:
+        return FolderBlobs(self.objects)
+
+    @asynccontextmanager
+    async def outcomes(self) -> AsyncIterator[SqlOutcomes]:
+        async with Database.open(self.folder / "outcomes.sqlite") as database:
+            yield SqlOutcomes(database)
+
+    @asynccontextmanager
+    async def rows(self) -> AsyncIterator[SqlJobs]:
+        async with Database.open(self.folder / "rows.sqlite") as database:
+            yield SqlJobs(database)
+
+    def stored_object(self, key: str) -> bytes | None:
+        path = self.objects / key
+        return path.read_bytes() if path.exists() else None
+
+    def stored_outcome(self, job_id: str) -> Outcome | None:
+        found = self.select("outcomes", "SELECT outcome FROM outcomes WHERE job_id = ?", job_id)
+        return Outcome.model_validate_json(found[0][0]) if found else None
+
+    def stored_row(self, job_id: str) -> JobRow | None:
+        found = self.select("rows", "SELECT row FROM jobs WHERE id = ?", job_id)
+        return JobRow.model_validate_json(found[0][0]) if found else None
+
+    def select(self, file: str, statement: str, *values: str) -> list[tuple[str, ...]]:
+        """What Python's own sqlite3 finds in a file."""
+        with closing(sqlite3.connect(self.folder / f"{file}.sqlite", timeout=10)) as connection:
+            return connection.execute(statement, values).fetchall()
+
+
+@dataclass(frozen=True)
+class MemoryStores:
+    """The simulation's stores: what it proves is worth as much as they are like the real ones."""
+
+    world: World = field(default_factory=lambda: World(clock=time.time))
+
+    def blobs(self) -> MemoryBlobs:
+        return MemoryBlobs(self.world)
+
+    @asynccontextmanager
+    async def outcomes(self) -> AsyncIterator[MemoryOutcomes]:
+        yield MemoryOutcomes(self.world)
+
+    @asynccontextmanager
+    async def rows(self) -> AsyncIterator[MemoryRows]:
+        yield MemoryRows(self.world)
+
+    def stored_object(self, key: str) -> bytes | None:
+        return self.world.blobs[key][0] if key in self.world.blobs else None
+
+    def stored_outcome(self, job_id: str) -> Outcome | None:
+        return self.world.outcomes.get(job_id)
+
+    def stored_row(self, job_id: str) -> JobRow | None:
+        return self.world.rows.get(job_id)
+
+
+def racing_processes(count: int) -> ProcessPoolExecutor:
+    """`count` fresh processes."""
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+
+
+def create_in_process(stores: DiskStores, keys: int) -> int:
+    """Create objects 0 to `keys` beside other processes that do the same; how many creates won."""
+
+    async def run() -> int:
+        blobs, won = stores.blobs(), 0
+        for number in range(keys):
+            try:
+                await blobs.put(f"outputs/{number}/x", str(os.getpid()).encode(), create_only=True)
+                won += 1
+            except AlreadyExists:
+                pass
+        return won
+
+    return asyncio.run(run())
+
+
+def decide_in_process(stores: DiskStores, jobs: int) -> list[str]:
+    """Decide jobs 0 to `jobs` beside other processes that do the same; who won each, as this process was answered."""
+
+    async def run() -> list[str]:
+        async with stores.outcomes() as outcomes:
+            mine = [
+                Outcome(job_id=job_id(n), state=State.CANCELED, at=NOW, seconds={str(os.getpid()): 1.0})
+                for n in range(jobs)
+            ]
+            return [next(iter((await outcomes.decide(outcome)).seconds)) for outcome in mine]
+
+    return asyncio.run(run())

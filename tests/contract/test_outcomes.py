@@ -1,0 +1,152 @@
+"""The contract of Outcomes: one end a job, whoever comes first."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from sfumato.core.errors import TransientError
+from sfumato.core.job import OUTCOME_LIMIT_BYTES, Outcome, Picture, Problem, State
+from sfumato.storage import database as databases
+from sfumato.storage.database import Database
+from sfumato.storage.outcomes import SqlOutcomes
+from tests.contract.stations import in_loop
+from tests.contract.stores import DiskStores, MemoryStores, Stores, decide_in_process, racing_processes
+from tests.support import NOW, job_id
+
+ID = job_id(1)
+PICTURE = Picture(key=f"outputs/{ID}/n.png", media_type="image/png", width=64, height=64, size_bytes=9)
+SUCCEEDED = Outcome(job_id=ID, state=State.SUCCEEDED, at=NOW, picture=PICTURE, seconds={"generate": 0.5})
+CANCELED = Outcome(job_id=ID, state=State.CANCELED, at=NOW + 1)
+
+
+@pytest.fixture(params=["sql", "memory"])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Stores:
+    return DiskStores(tmp_path) if request.param == "sql" else MemoryStores()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> DiskStores:
+    return DiskStores(tmp_path)
+
+
+@in_loop
+async def test_first_outcome_holds(stores: Stores) -> None:
+    async with stores.outcomes() as outcomes:
+        assert await outcomes.decide(SUCCEEDED) == SUCCEEDED
+        assert await outcomes.decide(CANCELED) == SUCCEEDED
+
+        assert await outcomes.get(ID) == SUCCEEDED
+        assert stores.stored_outcome(ID) == SUCCEEDED
+
+
+@in_loop
+async def test_job_without_an_end_has_no_outcome(stores: Stores) -> None:
+    async with stores.outcomes() as outcomes:
+        assert await outcomes.get(ID) is None
+
+
+@in_loop
+async def test_deciding_the_same_again_is_harmless(stores: Stores) -> None:
+    async with stores.outcomes() as outcomes:
+        for _ in range(3):
+            assert await outcomes.decide(CANCELED) == CANCELED
+
+
+@in_loop
+async def test_racing_writers_all_learn_the_same_outcome(stores: Stores) -> None:
+    rivals = [CANCELED.model_copy(update={"at": NOW + n}) for n in range(12)]
+
+    async with stores.outcomes() as one, stores.outcomes() as other:
+        answers = await asyncio.gather(*((one, other)[n % 2].decide(rival) for n, rival in enumerate(rivals)))
+
+    assert len({answer.at for answer in answers}) == 1
+    assert stores.stored_outcome(ID) == answers[0]
+
+
+@in_loop
+async def test_outcomes_are_forgotten_by_age(stores: Stores) -> None:
+    later = CANCELED.model_copy(update={"job_id": job_id(2), "at": NOW + 100})
+    async with stores.outcomes() as outcomes:
+        await outcomes.decide(CANCELED)
+        await outcomes.decide(later)
+
+        assert await outcomes.sweep(NOW + 50) == 1
+
+        assert await outcomes.get(ID) is None
+        assert await outcomes.get(later.job_id) == later
+
+
+def test_racing_processes_all_learn_the_same_outcomes(disk: DiskStores) -> None:
+    with racing_processes(3) as processes:
+        answers = list(processes.map(decide_in_process, [disk] * 3, [30] * 3))
+
+    assert answers[0] == answers[1] == answers[2]
+
+
+@in_loop
+async def test_outcome_is_there_after_opening_again(disk: DiskStores) -> None:
+    async with disk.outcomes() as outcomes:
+        await outcomes.decide(SUCCEEDED)
+
+    async with disk.outcomes() as outcomes:
+        assert await outcomes.get(ID) == SUCCEEDED
+
+
+@pytest.mark.parametrize("detail", ["x" * 5_000, "é" * 5_000, '"\x01\\' * 1_000], ids=["plain", "accents", "escapes"])
+@in_loop
+async def test_long_error_is_cut_to_two_kilobytes(disk: DiskStores, detail: str) -> None:
+    error = Problem(slug="job-failed", title="The job can't be done", detail=detail)
+
+    async with disk.outcomes() as outcomes:
+        holds = await outcomes.decide(Outcome(job_id=ID, state=State.FAILED, at=NOW, error=error))
+
+    assert holds.error is not None
+    assert holds.error.detail.endswith("…")
+    assert len(disk.select("outcomes", "SELECT outcome FROM outcomes")[0][0].encode()) <= OUTCOME_LIMIT_BYTES
+    assert disk.stored_outcome(ID) == holds
+
+
+@in_loop
+async def test_outcome_too_long_for_its_store_is_refused(disk: DiskStores) -> None:
+    stages = {f"stage {n}": 1.0 for n in range(400)}
+
+    async with disk.outcomes() as outcomes:
+        with pytest.raises(ValueError, match="too long"):
+            await outcomes.decide(SUCCEEDED.model_copy(update={"seconds": stages}))
+
+    assert disk.stored_outcome(ID) is None
+
+
+@in_loop
+async def test_full_disk_decides_nothing_and_says_so(tmp_path: Path) -> None:
+    async with Database.open(tmp_path / "outcomes.sqlite") as database:
+        outcomes = SqlOutcomes(database)
+        async with database.read() as connection:
+            # The one connection so far; SQLite itself now refuses the page that it would need.
+            await connection.exec_driver_sql("PRAGMA max_page_count=1")
+        answers = {job_id(number): await _refusal(outcomes, job_id(number)) for number in range(100)}
+
+    refused = {job for job, answer in answers.items() if answer}
+    stored = {job for (job,) in DiskStores(tmp_path).select("outcomes", "SELECT job_id FROM outcomes")}
+    assert refused
+    assert stored == answers.keys() - refused
+    assert all("Free space" in answers[job] for job in refused)
+
+
+async def _refusal(outcomes: SqlOutcomes, job: str) -> str:
+    try:
+        await outcomes.decide(CANCELED.model_copy(update={"job_id": job}))
+    except TransientError as error:
+        return error.detail
+    return ""
+
+
+@in_loop
+async def test_database_locked_for_long_is_a_transient_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "BUSY_TIMEOUT_S", 0.05)
+    path = tmp_path / "outcomes.sqlite"
+
+    async with Database.open(path) as mine, Database.open(path) as others, others.write():
+        with pytest.raises(TransientError, match="try again"):
+            await SqlOutcomes(mine).decide(CANCELED)

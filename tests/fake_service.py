@@ -1,0 +1,113 @@
+"""A service in memory that keeps Sfumato's HTTP contract, for tests of what speaks to it."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+__all__ = ["FakeService", "job_json", "problem"]
+
+BASE = "http://service"
+_JOB = re.compile(r"/api/jobs/([0-9a-f-]{36})(/result|/cancel)?$")
+
+
+def job_json(job_id: str, **changes: Any) -> dict[str, Any]:
+    """A job as the service tells it; queued unless `changes` say otherwise."""
+    links = {f"{name}_url": f"{BASE}/api/jobs/{job_id}/{name}?token=t" for name in ("result", "events")}
+    plain = {"id": job_id, "status": "queued", "status_url": f"{BASE}/api/jobs/{job_id}?token=t", **links}
+    more = {"model_name": "restyle", "priority": "normal", "prompt": "", "created_at": "2026-01-02T03:04:05.006Z"}
+    return plain | more | changes
+
+
+def problem(status: int, slug: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> httpx.Response:
+    """A refusal (RFC 9457)."""
+    body = {"type": f"urn:sfumato:problem:{slug}", "title": slug, "status": status, **members}
+    return httpx.Response(status, json=body, headers={"Content-Type": "application/problem+json", **(headers or {})})
+
+
+class FakeService:
+    """A callable for httpx.MockTransport. A job moves one state at each look, and its result is `picture`.
+
+    A picture whose bytes contain `broken` ends failed.
+    """
+
+    def __init__(self, picture: bytes = b"result", models: Sequence[str] = ("restyle",)) -> None:
+        self.picture, self.models = picture, tuple(models)
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.requests: list[httpx.Request] = []
+        self._doomed: set[str] = set()
+        self._keys: dict[str, str] = {}
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        path = request.url.path
+        if path == "/api/models":
+            return httpx.Response(200, json={"models": [self._model(name) for name in self.models]})
+        if path == "/api/diffusion":
+            return self._accept(request)
+        if path == "/api/jobs":
+            return self._list(request)
+        found = _JOB.match(path)
+        if found is None or found[1] not in self.jobs:
+            return problem(404, "not-found", detail="There is no such job.")
+        return self._about(request, self.jobs[found[1]], found[2] or "")
+
+    def _model(self, name: str) -> dict[str, Any]:
+        backlog = {"waiting": 0, "running": 0, "oldest_s": None, "eta_s": None}
+        return {"name": name, "state": "ready", "summary": "restyles", "rules": {}, "backlog": backlog, "workers": 1}
+
+    def _accept(self, request: httpx.Request) -> httpx.Response:
+        asked = dict(request.url.params)
+        if asked["model_name"] not in self.models:
+            return problem(404, "unknown-model", known_models=list(self.models))
+        key = request.headers["Idempotency-Key"]
+        job_id = self._keys.setdefault(key, f"0190b0f0-0000-7000-8000-{len(self._keys):012d}")
+        self.jobs.setdefault(
+            job_id,
+            job_json(job_id, **{name: asked[name] for name in ("model_name", "prompt", "priority") if name in asked}),
+        )
+        if b"broken" in request.content:
+            self._doomed.add(job_id)
+        links = ("id", "status", "result_url", "status_url", "events_url")
+        return httpx.Response(202, json={name: self.jobs[job_id][name] for name in links})
+
+    def _list(self, request: httpx.Request) -> httpx.Response:
+        asked = request.url.params
+        jobs = [job for job in self.jobs.values() if asked.get("status", job["status"]) == job["status"]]
+        return httpx.Response(200, json={"jobs": jobs[: int(asked["limit"])], "next": None})
+
+    def _about(self, request: httpx.Request, job: dict[str, Any], part: str) -> httpx.Response:
+        if request.method == "DELETE":
+            del self.jobs[job["id"]]
+            return httpx.Response(204)
+        if part == "/cancel":
+            return self._cancel(job)
+        if part == "/result":
+            return self._result(job)
+        seen = json.loads(json.dumps(job))
+        self._move(job)
+        return httpx.Response(200, json=seen)
+
+    def _cancel(self, job: dict[str, Any]) -> httpx.Response:
+        if job["status"] in ("succeeded", "failed"):
+            return problem(409, "already-ended", detail=f"The job ended {job['status']}.")
+        job["status"] = "canceled"
+        return httpx.Response(200, json=job)
+
+    def _result(self, job: dict[str, Any]) -> httpx.Response:
+        while job["status"] in ("queued", "running"):  # the answer is held back until there is an end
+            self._move(job)
+        if job["status"] != "succeeded":
+            return problem(410, f"job-{job['status']}", detail="The picture is broken.")
+        return httpx.Response(200, content=self.picture, headers={"Content-Type": "image/png"})
+
+    def _move(self, job: dict[str, Any]) -> None:
+        if job["status"] == "queued":
+            job |= {"status": "running", "progress": {"step": 1, "steps": 4}}
+        elif job["status"] == "running" and job["id"] in self._doomed:
+            error = {"type": "urn:sfumato:problem:bad-picture", "title": "Broken", "detail": "The picture is broken."}
+            job |= {"status": "failed", "progress": None, "error": error}
+        elif job["status"] == "running":
+            job |= {"status": "succeeded", "progress": None}

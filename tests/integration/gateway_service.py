@@ -1,0 +1,147 @@
+"""A whole gateway over ports in memory: what the HTTP tests talk to, and hands to play the other roles with."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from sfumato.config import load_settings
+from sfumato.core.errors import TransientError
+from sfumato.core.events import Alive, Ended, Running, Standing, Started, new_row
+from sfumato.core.job import Job, Outcome, Picture, Problem, State
+from sfumato.gateway.app import create_app
+from sfumato.models.registry import Registry
+from tests.sample_pictures import picture
+from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryRows, World
+
+__all__ = ["MODEL", "GatewayService", "gateway_service", "problem"]
+
+MODEL = "quick"
+MODELS = """
+[models.quick]
+backend = "simulated"
+
+[models.small]
+backend = "simulated"
+max_backlog = 2
+"""
+
+
+class _Faults:
+    """Awaited around every effect of the ports; raises where it was told to."""
+
+    def __init__(self) -> None:
+        self.failing: set[str] = set()
+
+    async def __call__(self, what: str) -> None:
+        if what in self.failing:
+            raise TransientError(f"{what} was told to fail")
+
+
+@dataclass(frozen=True)
+class GatewayService:
+    """The client, the world behind the gateway, and what is made to fail in it."""
+
+    app: FastAPI
+    client: TestClient
+    world: World
+    faults: _Faults
+
+    def submit(self, *, image: bytes | None = None, headers: dict[str, str] | None = None, **query: Any) -> Any:
+        """POST /api/diffusion with a good picture and model, unless told otherwise."""
+        parameters = {"model_name": MODEL, "prompt": "as a mosaic"} | query
+        files = {"image": ("in.png", picture() if image is None else image, "image/png")}
+        return self.client.post("/api/diffusion", params=parameters, files=files, headers=headers)
+
+    def accepted(self, **given: Any) -> dict[str, Any]:
+        """A submitted job's answer."""
+        response: httpx.Response = self.submit(**given)
+        assert response.status_code == 202, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def published(self, model: str = MODEL) -> list[Job]:
+        """The messages in the model's jobs log."""
+        return [Job.model_validate_json(raw) for raw in self.world.topic(model).jobs]
+
+    def record(self) -> None:
+        """Do the recorder's work for jobs: every published one gets its row."""
+        for slug in list(self.world.topics):
+            for job in self.published(slug):
+                self.world.rows.setdefault(job.id, new_row(job))
+
+    def end(self, job_id: str, state: State = State.SUCCEEDED, data: bytes = b"the picture") -> Outcome:
+        """Do the worker's work: store a picture, decide the outcome, tell it."""
+        made = error = None
+        if state is State.SUCCEEDED:
+            made = Picture(key=f"outputs/{job_id}/a1b2.png", media_type="image/png", width=64, height=48, size_bytes=11)
+            self.world.blobs[made.key] = (data, time.time())
+        if state is State.FAILED:
+            error = Problem(slug="bad-picture", title="The picture can't be decoded", detail="It is cut off.")
+        outcome = Outcome(job_id=job_id, state=state, at=time.time(), picture=made, error=error, seconds={"fetch": 0.1})
+        held = self.world.outcomes.setdefault(job_id, outcome)
+        event = Ended(job_id=job_id, at=held.at, attempt=0, delivery=0, outcome=held)
+        self.world.topic(MODEL).events.append(event.model_dump_json())
+        return held
+
+    def end_soon(self, job_id: str) -> None:
+        """`end`, a moment from now, so that a request can be under way before."""
+        threading.Timer(0.3, self.end, [job_id]).start()
+
+    def start(self, job_id: str, step: int = 0, steps: int = 0) -> None:
+        """Do the worker's work: tell that it started the job and, with `steps`, how far it is."""
+        events = self.world.topic(MODEL).events
+        now = time.time()
+        events.append(Started(job_id=job_id, at=now, attempt=0, delivery=0, worker="w").model_dump_json())
+        if steps:
+            running = Running(job_id=job_id, attempt=0, delivery=0, step=step, steps=steps)
+            events.append(Alive(at=now, worker="w", slots=1, lanes=(0,), running=(running,)).model_dump_json())
+
+    def stand(
+        self, *, waiting: int, running: int = 0, seconds_per_job: float = 1.0, front: tuple[str, ...] = ()
+    ) -> None:
+        """Do the dispatcher's work: tell its standing."""
+        standing = Standing(
+            at=time.time(),
+            waiting=waiting,
+            running=running,
+            slots=1,
+            workers=1,
+            oldest_created_at=None,
+            seconds_per_job=seconds_per_job,
+            front=front,
+        )
+        self.app.state.gateway.live.apply(MODEL, 1, standing)
+
+
+def problem(response: Any, status: int, slug: str) -> dict[str, Any]:
+    """The body of an answer that must be this problem, in the one shape that all have."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert body["type"] == f"urn:sfumato:problem:{slug}", body
+    assert body["status"] == status
+    assert body["title"]
+    assert body["detail"]
+    return body
+
+
+@contextmanager
+def gateway_service(folder: Path, **settings: Any) -> Iterator[GatewayService]:
+    """A gateway whose data folder is `folder`; `settings` go on top of small ones."""
+    models = folder / "models.toml"
+    models.write_text(MODELS)
+    faults = _Faults()
+    world = World(clock=time.time, io=faults)
+    stores = MemoryBroker(world), MemoryBlobs(world), MemoryOutcomes(world), MemoryRows(world)
+    plain = {"data_dir": folder, "max_upload_bytes": 200_000, "max_input_pixels": 1_000_000, "max_wait_s": 2.0}
+    app = create_app(load_settings(**(plain | settings)), Registry.load(models), *stores)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield GatewayService(app, client, world, faults)

@@ -1,0 +1,280 @@
+"""Submitting over HTTP: what is taken, what is refused, and that a refusal leaves nothing behind."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sfumato.core.job import State
+from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
+from tests.sample_pictures import animated, giant_png, picture
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[GatewayService]:
+    with gateway_service(tmp_path) as running:
+        yield running
+
+
+def _nothing_left(service: GatewayService) -> bool:
+    return not service.world.blobs and not any(topic.jobs for topic in service.world.topics.values())
+
+
+def test_a_picture_is_stored_and_its_job_published_before_the_answer(service: GatewayService) -> None:
+    response = service.submit(priority="high", strength=0.5, seed=3, metadata='{"mine": 1}')
+    answer = response.json()
+    (job,) = service.published()
+    assert response.status_code == 202
+    assert answer["status"] == "queued"
+    assert response.headers["location"] == answer["status_url"]
+    assert (job.id, job.priority, job.owner, job.metadata) == (answer["id"], "high", "local", {"mine": 1})
+    assert (job.params.strength, job.params.seed) == (0.5, 3)
+    assert job.expires_at - job.created_at == 86_400
+    assert service.world.blobs[job.input.key][0] == picture()
+    assert job.input.key.startswith(f"inputs/{job.id}/")
+    assert (job.input.width, job.input.height, job.input.media_type) == (64, 48, "image/png")
+
+
+def test_cost_is_pixels_times_steps_that_run(service: GatewayService) -> None:
+    service.accepted(strength=0.5, num_inference_steps=10, width=64, height=128)
+    assert service.published()[0].cost == 64 * 128 * 5
+
+
+def test_parameters_may_stand_in_the_form(service: GatewayService) -> None:
+    files = {"image": ("a.png", picture(), "image/png")}
+    response = service.client.post("/api/diffusion", data={"model_name": MODEL, "seed": "5"}, files=files)
+    assert response.status_code == 202, response.text
+    assert service.published()[0].params.seed == 5
+
+
+def test_query_and_form_may_not_contradict_each_other(service: GatewayService) -> None:
+    files = {"image": ("a.png", picture(), "image/png")}
+    query = {"model_name": MODEL, "seed": "6"}
+    response = service.client.post("/api/diffusion", params=query, data={"seed": "5"}, files=files)
+    problem(response, 422, "invalid-parameters")
+
+
+def test_the_picture_may_be_the_body(service: GatewayService) -> None:
+    response = service.client.post(
+        "/api/diffusion",
+        params={"model_name": MODEL},
+        content=picture("JPEG"),
+        headers={"Content-Type": "image/jpeg"},
+    )
+    assert response.status_code == 202, response.text
+    assert service.published()[0].input.media_type == "image/jpeg"
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "slug"),
+    [
+        ({"strength": "nan"}, 422, "invalid-parameters"),
+        ({"strength": "1e999"}, 422, "invalid-parameters"),
+        ({"strength": "2"}, 422, "invalid-parameters"),
+        ({"strength": "0.01", "num_inference_steps": "1"}, 422, "invalid-parameters"),
+        ({"num_inference_steps": "100000"}, 422, "invalid-parameters"),
+        ({"seed": "-1"}, 422, "invalid-parameters"),
+        ({"seed": str(2**63)}, 422, "invalid-parameters"),
+        ({"width": "64"}, 422, "invalid-parameters"),
+        ({"width": "65", "height": "64"}, 422, "invalid-parameters"),
+        ({"priority": "urgent"}, 422, "invalid-parameters"),
+        ({"sampler": "magic"}, 422, "invalid-parameters"),
+        ({"prompt": "x" * 10_000}, 422, "invalid-parameters"),
+        ({"metadata": "no"}, 422, "invalid-parameters"),
+        ({"steps": "5"}, 422, "unknown-parameter"),
+    ],
+)
+def test_bad_parameters_leave_nothing(service: GatewayService, query: dict[str, Any], status: int, slug: str) -> None:
+    problem(service.submit(**query), status, slug)
+    assert _nothing_left(service)
+
+
+@pytest.mark.parametrize(
+    ("image", "status", "slug"),
+    [
+        (b"", 422, "missing-image"),
+        (b"hello", 415, "unsupported-picture"),
+        (picture("GIF"), 415, "unsupported-picture"),
+        (picture("JPEG"), 415, "mislabeled-picture"),
+        (giant_png(), 422, "too-many-pixels"),
+        (animated("PNG"), 422, "animated-picture"),
+        (picture() + bytes(300_000), 413, "body-too-large"),
+        (picture() + bytes(1_000_000), 413, "body-too-large"),
+    ],
+    ids=["empty", "text", "gif", "lies", "giant", "moves", "too long", "far too long"],
+)
+def test_bad_pictures_leave_nothing(service: GatewayService, image: bytes, status: int, slug: str) -> None:
+    problem(service.submit(image=image), status, slug)
+    assert _nothing_left(service)
+
+
+def test_an_unknown_model_is_answered_with_the_known_ones(service: GatewayService) -> None:
+    body = problem(service.submit(model_name="nope"), 404, "unknown-model")
+    assert set(body["known_models"]) == {MODEL, "small"}
+    assert _nothing_left(service)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "slug"),
+    [
+        (b"", "", 422, "missing-image"),
+        (b"a=b", "application/x-www-form-urlencoded", 415, "unsupported-body"),
+        (b"{}", "application/json", 415, "unsupported-body"),
+        (b"--b\r\n", "multipart/form-data; boundary=b", 400, "bad-multipart"),
+        (b"--b--\r\n", "multipart/form-data; boundary=b", 422, "missing-image"),
+        (b"x", "multipart/form-data", 400, "bad-multipart"),
+    ],
+)
+def test_bodies_without_a_picture(service: GatewayService, body: bytes, kind: str, status: int, slug: str) -> None:
+    headers = {"Content-Type": kind} if kind else {}
+    response = service.client.post("/api/diffusion", params={"model_name": MODEL}, content=body, headers=headers)
+    problem(response, status, slug)
+    assert _nothing_left(service)
+
+
+def test_a_body_over_the_limit_is_not_read_to_its_end(service: GatewayService) -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        yield picture()
+        while True:
+            read += 10_000
+            yield bytes(10_000)
+
+    async def post(headers: dict[str, str]) -> httpx.Response:
+        transport = httpx.ASGITransport(service.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            url = f"/api/diffusion?model_name={MODEL}"
+            return await client.post(url, content=endless(), headers={"Content-Type": "image/png", **headers})
+
+    response = asyncio.run(post({}))
+    problem(response, 413, "body-too-large")
+    assert read < 40_000_000
+    assert response.headers["connection"] == "close"
+
+    problem(asyncio.run(post({"Content-Length": "900000000"})), 413, "body-too-large")
+
+
+def test_the_same_key_is_the_same_job(service: GatewayService) -> None:
+    key = {"Idempotency-Key": "k1"}
+    first, second = service.accepted(headers=key), service.accepted(headers=key)
+    assert first == second
+    assert len({job.model_dump_json() for job in service.published()}) == 1
+
+
+def test_the_same_key_publishes_nothing_once_the_job_has_ended(service: GatewayService) -> None:
+    key = {"Idempotency-Key": "k1"}
+    first = service.accepted(headers=key)
+    service.end(first["id"])
+    again = service.accepted(headers=key)
+    assert again == first | {"status": "succeeded"}
+    assert len(service.published()) == 1
+
+
+@pytest.mark.parametrize("change", [{"prompt": "other"}, {"image": picture(size=(65, 48))}, {"priority": "low"}])
+def test_the_same_key_with_another_request_is_refused(service: GatewayService, change: dict[str, Any]) -> None:
+    key = {"Idempotency-Key": "k1"}
+    service.accepted(headers=key)
+    problem(service.submit(headers=key, **change), 422, "idempotency-mismatch")
+    assert len(service.published()) == 1
+
+
+@pytest.mark.parametrize("fault", ["put requests", "put inputs", "stored inputs", "publish", "published"])
+def test_a_store_that_fails_is_answered_503_and_the_retry_works(service: GatewayService, fault: str) -> None:
+    key = {"Idempotency-Key": "k1"}
+    service.faults.failing.add(fault)
+    refused = service.submit(headers=key)
+    problem(refused, 503, "try-again")
+    assert refused.headers["retry-after"] == "1"
+
+    service.faults.failing.clear()
+    answer = service.accepted(headers=key)
+    assert {job.id for job in service.published()} == {answer["id"]}
+
+
+def test_prefer_wait_answers_with_the_end_when_it_comes(service: GatewayService) -> None:
+    service.accepted(headers={"Idempotency-Key": "k1"})
+    service.end(service.published()[0].id)
+    response = service.submit(headers={"Idempotency-Key": "k1", "Prefer": "wait=5"})
+    assert response.status_code == 200
+    assert response.headers["preference-applied"]
+    assert response.json()["status"] == "succeeded"
+
+
+def test_prefer_wait_answers_202_when_it_does_not_come(service: GatewayService) -> None:
+    assert service.submit(headers={"Prefer": "wait=0"}).status_code == 202
+    assert service.submit(headers={"Prefer": "wait=1"}).status_code == 202
+
+
+def test_a_full_model_answers_429_before_the_body_is_read(service: GatewayService) -> None:
+    for _ in range(2):
+        service.accepted(model_name="small")
+    response = service.submit(model_name="small")
+    body = problem(response, 429, "backlog-full")
+    assert int(response.headers["retry-after"]) >= 1
+    assert body["eta_s"] > 0
+    assert len(service.published("small")) == 2
+
+
+def test_json_with_a_data_url(service: GatewayService) -> None:
+    url = "data:image/png;base64," + base64.b64encode(picture()).decode()
+    asked = {"model_name": MODEL, "image": url, "seed": 4, "metadata": {"a": [1]}}
+    response = service.client.post("/api/jobs", json=asked)
+    assert response.status_code == 202, response.text
+    (job,) = service.published()
+    assert (job.params.seed, job.metadata) == (4, {"a": [1]})
+    assert service.world.blobs[job.input.key][0] == picture()
+
+
+def test_json_with_an_upload(service: GatewayService) -> None:
+    upload = service.client.post("/api/uploads").json()
+    put = service.client.put(upload["put_url"], content=picture("WEBP"), headers={"Content-Type": "image/webp"})
+    assert put.json()["size_bytes"] == len(picture("WEBP"))
+    response = service.client.post("/api/jobs", json={"model_name": MODEL, "image": upload["id"]})
+    assert response.status_code == 202, response.text
+    (job,) = service.published()
+    assert service.world.blobs[job.input.key][0] == picture("WEBP")
+
+
+def test_uploads_are_checked_like_any_picture(service: GatewayService) -> None:
+    upload = service.client.post("/api/uploads").json()
+    problem(service.client.put(upload["put_url"], content=b"no picture"), 415, "unsupported-picture")
+    problem(service.client.put(upload["put_url"], content=bytes(300_000)), 413, "body-too-large")
+    problem(service.client.put(f"/api/uploads/{upload['id']}?token=x", content=picture()), 404, "not-found")
+    assert _nothing_left(service)
+
+
+@pytest.mark.parametrize(
+    ("image", "status", "slug"),
+    [
+        ("../../etc/passwd", 422, "missing-image"),
+        ("00000000-0000-7000-8000-000000000000", 404, "not-found"),
+        ("data:image/png;base64,%%%", 422, "missing-image"),
+        ("data:image/png,abc", 422, "missing-image"),
+        ("data:image/png;base64,aGVsbG8=", 415, "unsupported-picture"),
+    ],
+)
+def test_json_with_a_bad_image(service: GatewayService, image: str, status: int, slug: str) -> None:
+    problem(service.client.post("/api/jobs", json={"model_name": MODEL, "image": image}), status, slug)
+    assert _nothing_left(service)
+
+
+def test_too_many_bodies_at_once_are_refused(tmp_path: Path) -> None:
+    with gateway_service(tmp_path, max_body_bytes_in_flight=1) as service:
+        in_flight = service.app.state.gateway.in_flight
+        with in_flight.holding(1):
+            response = service.submit()
+        problem(response, 503, "overloaded")
+        assert response.headers["retry-after"] == "1"
+        assert service.submit().status_code == 202
+
+
+def test_canceled_is_a_state_that_idempotent_retries_see(service: GatewayService) -> None:
+    first = service.accepted(headers={"Idempotency-Key": "k"})
+    service.end(first["id"], State.CANCELED)
+    assert service.accepted(headers={"Idempotency-Key": "k"})["status"] == "canceled"

@@ -1,0 +1,129 @@
+"""`sfumato up` as its users start it: the real command on a free port, in a folder of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support import poll
+
+__all__ = ["Service", "children", "post_picture"]
+
+SIMULATED = """
+[models.quick]
+backend = "simulated"
+batch = 4
+"""
+
+
+class Service:
+    """Starts `sfumato up`, waits until it says that it is ready, ends it with SIGTERM and keeps its log."""
+
+    def __init__(self, folder: Path, *, models: str = SIMULATED, environment: Mapping[str, str] | None = None) -> None:
+        self.data_dir = folder / "data"
+        self.log = folder / "up.log"
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        (self.data_dir / "models.toml").write_text(models)
+        self._environment = dict(os.environ) | dict(environment or {})  # noqa: TID251 - the child's, handed through
+        self.process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "sfumato", "up", "--port", "0", "--data-dir", str(self.data_dir)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, stderr=log, stdout=log, env=self._environment)
+        self.url = poll(self._address, within_s=30)
+        return self
+
+    def _address(self) -> str:
+        assert self.process is not None
+        text = self.log.read_text()
+        assert self.process.poll() is None, f"`sfumato up` ended early:\n{text}"
+        found = re.search(r"ready: .* on (http://[\d.:]+)", text)
+        return found[1] if found else ""
+
+    def stop(self, within_s: float = 10.0) -> int:
+        """SIGTERM, then its exit status; an AssertionError when it takes longer than promised."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(within_s)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if error is not None:
+            sys.stderr.write(self.log.read_text()[-6000:])
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of GET `path` (or a whole link)."""
+        return _answer(urllib.request.Request(path if path.startswith("http") else self.url + path))
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        status, body = self.get(f"/api/jobs/{job_id}")
+        assert status == 200, body
+        parsed: dict[str, Any] = json.loads(body)
+        return parsed
+
+    def roles(self) -> dict[str, int]:
+        """Role → process id of the children that live now."""
+        assert self.process is not None
+        return children(self.process.pid)
+
+
+def children(pid: int) -> dict[str, int]:
+    """The direct children of a process, by the verb they were started with."""
+    found: dict[str, int] = {}
+    try:
+        ids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return found
+    for child in ids:
+        try:
+            words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if "sfumato" in words:
+            found[words[words.index("sfumato") + 1]] = int(child)
+    return found
+
+
+def post_picture(
+    url: str, picture: bytes, *, key: str = "", media_type: str = "image/png", timeout_s: float = 30.0, **query: str
+) -> tuple[int, dict[str, Any]]:
+    """POST /api/diffusion as curl does it: status and JSON.
+
+    Raises:
+        OSError: no answer came; whether the job was accepted is unknown.
+    """
+    border = "sfumato-test-border"
+    about = f'Content-Disposition: form-data; name="image"; filename="p"\r\nContent-Type: {media_type}'
+    head = f"--{border}\r\n{about}\r\n\r\n"
+    body = head.encode() + picture + f"\r\n--{border}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={border}"} | ({"Idempotency-Key": key} if key else {})
+    address = f"{url}/api/diffusion?{urllib.parse.urlencode(query)}"
+    status, answer = _answer(urllib.request.Request(address, data=body, headers=headers, method="POST"), timeout_s)
+    return status, json.loads(answer)
+
+
+def _answer(request: urllib.request.Request, timeout_s: float = 30.0) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()

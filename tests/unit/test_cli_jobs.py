@@ -1,0 +1,203 @@
+"""The client's verbs against a service in memory."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sfumato.cli import main, options
+from sfumato.client import flows
+from sfumato.core.retry import RetryPolicy
+from tests.fake_service import FakeService
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return FakeService(picture=b"mosaic")
+
+
+@pytest.fixture
+def run(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(flows, "_SHORTEST_PAUSE_S", 0.0)
+    return lambda *arguments: main([str(word) for word in arguments], transport=httpx.MockTransport(service))
+
+
+@pytest.fixture
+def boat(tmp_path: Path) -> Path:
+    path = tmp_path / "boat.png"
+    path.write_bytes(b"boat")
+    return path
+
+
+def submit(run: Run, *arguments: object) -> int:
+    return run("submit", *arguments, "--model", "restyle", "--prompt", "as a [mosaic]")
+
+
+def test_submit_prints_the_access_link(run: Run, boat: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit(run, boat) == 0
+    assert capsys.readouterr().out == (
+        "boat  http://service/api/jobs/0190b0f0-0000-7000-8000-000000000000/result?token=t\n"
+    )
+
+
+def test_submit_sends_what_was_asked(run: Run, service: FakeService, boat: Path) -> None:
+    options = ["--priority", "high", "--strength", "0.4", "--steps", "9", "--seed", "3", "--sampler", "ddim"]
+    assert submit(run, boat, *options, "--guidance", "2", "--negative-prompt", "blur", "--format", "webp") == 0
+    asked = service.requests[-1].url.params
+    assert {name: asked[name] for name in asked if name != "prompt"} == {
+        "model_name": "restyle",
+        "priority": "high",
+        "negative_prompt": "blur",
+        "strength": "0.4",
+        "num_inference_steps": "9",
+        "guidance_scale": "2.0",
+        "seed": "3",
+        "sampler": "ddim",
+        "output_format": "webp",
+    }
+
+
+def test_out_waits_and_saves_a_folders_results(
+    run: Run, boat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lake.jpg").write_bytes(b"lake")
+    assert submit(run, tmp_path, "--out", tmp_path / "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["boat.png", "lake.png"]
+    told = capsys.readouterr()
+    assert f"{boat} → {tmp_path / 'out' / 'boat.png'}" in told.out
+    assert "succeeded 2" in told.err
+
+
+def test_json_is_one_object_a_picture(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("boat", "broken"):
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
+    assert submit(run, tmp_path, "--wait", "--json") == 1
+    boat, broken = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (boat["status"], boat["error"]) == ("succeeded", None)
+    assert boat["result_url"].startswith("http://service/")
+    assert broken["error"] == {"slug": "job-failed", "detail": "The picture is broken."}
+
+
+def test_a_failed_job_is_told_and_fails_the_command(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    assert submit(run, tmp_path, "--wait") == 1
+    assert "broken.png: The picture is broken." in capsys.readouterr().err
+
+
+def test_a_missing_folder_is_told_before_anything_is_sent(
+    run: Run, service: FakeService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert submit(run, "nowhere") == 1
+    assert "nowhere does not exist" in capsys.readouterr().err
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("wrong", [["--priority", "urgent"], ["--strength", "much"], ["--format", "bmp"], ["--what"]])
+def test_a_wrong_command_line_is_status_2(run: Run, boat: Path, wrong: list[str]) -> None:
+    assert submit(run, boat, *wrong) == 2
+
+
+def test_nobody_there_is_told_with_the_command_that_helps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "PROMPT_PATIENCE", RetryPolicy(max_attempts=2, first_s=0.0))
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("[Errno 111] Connection refused")
+
+    assert main(["models"], transport=httpx.MockTransport(refuse)) == 1
+    told = capsys.readouterr().err
+    assert "Connection refused" in told
+    assert "sfumato up" in told
+    assert "Traceback" not in told
+
+
+def job_id(service: FakeService) -> str:
+    return next(iter(service.jobs))
+
+
+def test_get_shows_the_job_with_its_prompt_as_it_is(
+    run: Run, service: FakeService, boat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit(run, boat)
+    assert run("get", job_id(service)) == 0
+    told = capsys.readouterr().out
+    assert "as a [mosaic]" in told
+    assert "queued" in told
+
+
+def test_what_is_printed_into_a_pipe_is_never_cut(
+    run: Run, service: FakeService, boat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit(run, boat)
+    service.jobs[job_id(service)]["result_url"] += "x" * 200
+    run("get", job_id(service))
+    assert service.jobs[job_id(service)]["result_url"] in capsys.readouterr().out
+
+
+def test_get_out_saves_the_result_under_the_id(run: Run, service: FakeService, boat: Path, tmp_path: Path) -> None:
+    submit(run, boat)
+    assert run("get", job_id(service), "--out", tmp_path / "out") == 0
+    assert (tmp_path / "out" / f"{job_id(service)}.png").read_bytes() == b"mosaic"
+
+
+def test_get_of_an_unknown_job_fails(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("get", "0190b0f0-0000-7000-8000-00000000000f") == 1
+    assert "There is no such job." in capsys.readouterr().err
+
+
+def test_watch_tells_each_state_until_the_end(
+    run: Run, service: FakeService, boat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit(run, boat)
+    capsys.readouterr()
+    assert run("watch", job_id(service), "--json") == 0
+    assert [json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()] == [
+        "queued",
+        "running",
+        "succeeded",
+    ]
+
+
+def test_watch_of_a_job_that_fails_fails(run: Run, service: FakeService, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    submit(run, tmp_path / "broken.png")
+    assert run("watch", job_id(service)) == 1
+
+
+def test_cancel_goes_on_after_one_that_has_ended(
+    run: Run, service: FakeService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"picture")
+    submit(run, tmp_path)
+    first, second = service.jobs
+    service.jobs[first]["status"] = "succeeded"
+    assert run("cancel", first, second) == 1
+    told = capsys.readouterr()
+    assert f"{second} canceled" in told.out
+    assert "The job ended succeeded." in told.err
+
+
+def test_jobs_lists_only_what_was_asked_for(
+    run: Run, service: FakeService, boat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit(run, boat)
+    capsys.readouterr()
+    assert run("jobs", "--status", "failed", "--json") == 0
+    assert capsys.readouterr().out == ""
+    assert run("jobs", "--limit", "5") == 0
+    assert job_id(service) in capsys.readouterr().out
+
+
+def test_models_lists_names_and_backlog(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models") == 0
+    assert "restyle" in capsys.readouterr().out
+    assert run("models", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "restyle"

@@ -1,0 +1,34 @@
+"""Settings: read in one place, refused by name."""
+
+import pytest
+
+from sfumato.config import BadSettings, child_environment, load_settings
+
+
+def test_the_command_line_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFUMATO_PORT", "8001")
+    assert load_settings().port == 8001
+    assert load_settings(port=8002, host=None).port == 8002
+
+
+def test_a_wrong_value_is_refused_by_the_name_of_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFUMATO_PORT", "eighty")
+    with pytest.raises(BadSettings, match="SFUMATO_PORT"):
+        load_settings()
+
+
+def test_what_a_job_needs_must_outlast_its_wait() -> None:
+    with pytest.raises(BadSettings, match="job_wait_s must be shorter than input_keep_s"):
+        load_settings(job_wait_s=10 * 86_400)
+
+
+def test_a_beat_must_be_shorter_than_the_takeover() -> None:
+    with pytest.raises(BadSettings, match="beat_s must be shorter"):
+        load_settings(beat_s=5, takeover_s=3)
+
+
+def test_a_child_sees_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(port=0, takeover_s=2.5, link_secrets="s3cret", workers=2)
+    for name, value in child_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == settings

@@ -1,0 +1,25 @@
+"""The reference pages say what the code says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sfumato.core.job import TRANSITIONS, State
+from tests.render_docs import DOCS, PAGES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_reference_page_is_up_to_date(page: Path) -> None:
+    assert page.read_text() == PAGES[page](), "run: python -m tests.render_docs"
+
+
+def test_state_diagram_is_the_table() -> None:
+    drawn = re.findall(r"^    (\w+) --> (\w+): (.+)$", (DOCS / "protocol.md").read_text(), re.MULTILINE)
+    table = [(str(start), str(to), why) for start, row in TRANSITIONS.items() for to, why in row.items()]
+    assert sorted(drawn) == sorted(table)
+
+
+def test_every_terminal_state_is_drawn_as_an_end() -> None:
+    ends = re.findall(r"^    (\w+) --> \[\*\]$", (DOCS / "protocol.md").read_text(), re.MULTILINE)
+    assert sorted(ends) == sorted(state for state in State if state.terminal)

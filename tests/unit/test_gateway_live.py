@@ -1,0 +1,127 @@
+"""What a gateway learns from the event log, and how waiting ends."""
+
+import asyncio
+
+from sfumato.core.events import Alive, Ended, Running, Standing, Started
+from sfumato.core.job import Job, Outcome, State
+from sfumato.gateway.live import Live, follow
+from tests.simulation.memory import MemoryBroker, MemoryOutcomes, World
+from tests.support import NOW, eventually, job_id, make_job
+
+SLUG = "restyle"
+
+
+async def _soon(value: object) -> object:
+    return value
+
+
+def _live() -> Live:
+    return Live(silent_s=6.0)
+
+
+def _standing(waiting: int = 0) -> Standing:
+    return Standing(at=NOW, waiting=waiting, running=0, slots=1, workers=1, oldest_created_at=None, seconds_per_job=1.0)
+
+
+def _alive(worker: str = "w", at: float = NOW, **changes: object) -> Alive:
+    return Alive.model_validate({"at": at, "worker": worker, "slots": 2, "lanes": (0,), **changes})
+
+
+def _outcome(job: Job, state: State = State.FAILED) -> Outcome:
+    return Outcome(job_id=job.id, state=state, at=NOW)
+
+
+def _ended(job: Job) -> Ended:
+    return Ended(job_id=job.id, at=NOW, attempt=0, delivery=0, outcome=_outcome(job))
+
+
+def test_accepted_jobs_wait_until_the_dispatcher_counts_them() -> None:
+    live = _live()
+    live.apply(SLUG, 1, _standing(waiting=3))
+    live.remember(SLUG, make_job())
+    assert live.waiting(SLUG) == 4
+    live.apply(SLUG, 2, _standing(waiting=4))
+    assert live.waiting(SLUG) == 4
+
+
+def test_a_job_accepted_here_is_followed_without_the_database() -> None:
+    live, job = _live(), make_job()
+    live.remember(SLUG, job)
+    live.apply(SLUG, 7, Started(job_id=job.id, at=NOW, attempt=0, delivery=0, worker="w"))
+    row = live.row(job.id)
+    assert row is not None
+    assert (row.state, row.position) == (State.RUNNING, 7)
+
+
+def test_silent_and_draining_workers_do_not_count() -> None:
+    live = _live()
+    live.apply(SLUG, 1, _alive("lives"))
+    live.apply(SLUG, 2, _alive("silent", at=NOW - 7))
+    live.apply(SLUG, 3, _alive("leaves", draining=True))
+    assert [alive.worker for alive in live.workers(SLUG, NOW)] == ["lives"]
+
+
+def test_progress_is_that_of_the_latest_delivery() -> None:
+    live, job = _live(), make_job()
+    live.remember(SLUG, job)
+    for worker, delivery, step in (("dead", 0, 9), ("lives", 1, 2)):
+        running = Running(job_id=job.id, attempt=0, delivery=delivery, step=step, steps=10)
+        live.apply(SLUG, 1, _alive(worker, running=(running,)))
+    row = live.row(job.id)
+    assert row is not None
+    progress = live.progress(SLUG, row)
+    assert progress is not None
+    assert progress.step == 2
+
+
+def test_waiting_ends_with_the_final_event() -> None:
+    async def scenario() -> Outcome | None:
+        live, job = _live(), make_job()
+        outcomes = MemoryOutcomes(World(clock=lambda: NOW))
+        waiting = asyncio.create_task(live.ended(job.id, 60, outcomes))
+        await asyncio.sleep(0)
+        live.apply(SLUG, 1, _ended(job))
+        return await waiting
+
+    outcome = asyncio.run(asyncio.wait_for(scenario(), 0.2))  # sooner than the polling would find it
+    assert outcome is not None
+    assert outcome.state is State.FAILED
+
+
+def test_waiting_ends_without_any_event_too() -> None:
+    async def scenario() -> Outcome | None:
+        live, job, world = _live(), make_job(), World(clock=lambda: NOW)
+        waiting = asyncio.create_task(live.ended(job.id, 60, MemoryOutcomes(world)))
+        await asyncio.sleep(0)
+        world.outcomes[job.id] = _outcome(job)
+        return await waiting
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 5)) is not None
+
+
+def test_waiting_ends_with_its_time_and_with_the_gateway() -> None:
+    async def scenario() -> tuple[Outcome | None, Outcome | None]:
+        live, outcomes = _live(), MemoryOutcomes(World(clock=lambda: NOW))
+        late = await live.ended(job_id(1), 0.01, outcomes)
+        waiting = asyncio.create_task(live.ended(job_id(2), 60, outcomes))
+        await asyncio.sleep(0)
+        live.release()
+        return late, await waiting
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 5)) == (None, None)
+
+
+def test_follow_begins_at_the_end_and_feeds_what_comes() -> None:
+    async def scenario() -> int:
+        live, events = _live(), MemoryBroker(World(clock=lambda: NOW)).events(SLUG)
+        await events.append([_standing(waiting=1)])
+        following = asyncio.create_task(follow(live, SLUG, events))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert live.standing(SLUG) is None
+        await events.append([_standing(waiting=2)])
+        await eventually(lambda: _soon(live.standing(SLUG)))
+        following.cancel()
+        return live.waiting(SLUG)
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 5)) == 2

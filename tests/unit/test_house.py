@@ -1,0 +1,41 @@
+"""The house keeps its sizes, and says nothing of the machines it was built on."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted((ROOT / "src").rglob("*.py"))
+LONGEST_MODULE = 400
+LONGEST_FUNCTION = 60
+
+
+def _functions(module: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT / "src")))
+def test_a_module_is_one_noun_of_readable_size(module: Path) -> None:
+    assert len(module.read_text().splitlines()) <= LONGEST_MODULE
+    assert {name: length for name, length in _functions(module) if length > LONGEST_FUNCTION} == {}
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_no_file_names_a_folder_of_one_machine() -> None:
+    texts = [
+        path
+        for folder in ("src", "tests", "docs", "examples", "images")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".md", ".toml", ".json", ".txt"} and "tokenizer" not in path.parts
+    ]
+    named = [path for path in texts if re.search(r"(?<![\w.])/(work|root|home)/\w", path.read_text())]
+    assert named == []

@@ -1,0 +1,71 @@
+"""The benchmark decorator, log lines and the table of metrics."""
+
+import asyncio
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from sfumato.observability import METRICS, benchmark, bound_log, count, exposition, setup_logging
+
+
+def test_each_call_appends_model_seconds_and_memory(tmp_path: Path) -> None:
+    file = tmp_path / "benchmark.txt"
+
+    @benchmark("restyle", file)
+    def double(number: int) -> int:
+        return number * 2
+
+    @benchmark("other;model", file)
+    async def triple(number: int) -> int:
+        return number * 3
+
+    assert double(2) == 4
+    assert asyncio.run(triple(2)) == 6
+    lines = file.read_text().splitlines()
+    assert re.fullmatch(r"restyle;\d+\.\d{6};\d+\.\d", lines[0])
+    assert lines[1].startswith("other,model;")
+
+
+def test_without_a_file_nothing_is_wrapped() -> None:
+    def plain() -> None: ...
+
+    assert benchmark("m", None)(plain) is plain
+
+
+def test_a_call_that_raises_is_not_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "benchmark.txt"
+
+    @benchmark("m", file)
+    def fails() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fails()
+    assert not file.exists()
+
+
+def test_log_lines_carry_what_is_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    setup_logging("worker", "info", "json")
+    with bound_log(job="j1"):
+        logging.getLogger("x").info("done in %d s", 3)
+    line = json.loads(capsys.readouterr().err)
+    assert (line["message"], line["job"], line["role"]) == ("done in 3 s", "j1", "worker")
+
+
+def test_only_metrics_of_the_table_can_be_counted() -> None:
+    with pytest.raises(KeyError, match="not in METRICS"):
+        count("sfumato_surprises_total")
+
+
+def test_metrics_are_named_by_noun_and_unit_and_never_carry_a_job() -> None:
+    for metric in METRICS:
+        assert re.fullmatch(r"sfumato_[a-z_]+", metric.name)
+        assert not {"job", "job_id", "id"} & set(metric.labels)
+
+
+def test_counted_metrics_are_shown() -> None:
+    count("sfumato_handouts_total", model="shown")
+    assert b'sfumato_handouts_total{model="shown"} 1.0' in exposition(None)
