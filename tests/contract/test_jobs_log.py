@@ -137,7 +137,7 @@ async def test_closed_reader_is_followed_at_once_from_what_it_committed(station:
         await first.commit(positions[1], "where the events were read up to: 17")
         await first.close()
 
-        lead = await _leads(second, within_s=station.takeover_s)
+        lead = await _leads(second, within_s=station.takeover_s / 2)
 
         assert lead == Lead(positions[1], "where the events were read up to: 17")
         assert [logged.value for logged in await _read(second, 1)] == [make_job(3)]

@@ -169,7 +169,7 @@ async def test_what_a_closed_receiver_did_not_acknowledge_is_left_over_at_once(s
 
         await leaving.close()
 
-        (left,) = await _received(staying, 1, within_s=station.takeover_s)
+        (left,) = await _received(staying, 1, within_s=station.takeover_s / 2)
         assert (left.work, left.left_over) == (_work(1, lane), True)
 
 
@@ -201,7 +201,7 @@ async def test_left_over_work_that_its_second_holder_leaves_too_is_left_over_aga
         await _received(second, 1)
         await second.close()
 
-        (left,) = await _received(third, 1, within_s=station.takeover_s)
+        (left,) = await _received(third, 1, within_s=station.takeover_s / 2)
 
         assert (left.work, left.left_over) == (_work(1, lane), True)
 

@@ -12,7 +12,7 @@ import pytest
 from sfumato.broker.sqlite import SqliteBroker
 from sfumato.broker.sqlite_file import SqliteFile, UnusableFile
 from sfumato.broker.wakeup import POLL_S, Bell, Ringer
-from sfumato.core.errors import TransientError
+from sfumato.core.errors import Deposed, TransientError
 from sfumato.core.events import Alive
 from sfumato.core.job import Work
 from sfumato.core.ports import WorkReceiver
@@ -90,16 +90,19 @@ async def test_writes_go_on_after_the_trouble_has_passed(tmp_path: Path) -> None
 
 @in_loop
 async def test_write_with_a_fault_of_its_own_does_not_stop_the_writer(tmp_path: Path) -> None:
-    file = SqliteFile(tmp_path / "notes.sqlite", TABLE, tmp_path / "wake")
+    path = tmp_path / "notes.sqlite"
+    file = SqliteFile(path, TABLE, tmp_path / "wake")
 
     def faulty(connection: sqlite3.Connection) -> None:
+        _note("half")(connection)
         raise RuntimeError("a fault")
 
     with pytest.raises(TransientError, match="a fault"):
         await file.write(faulty)
+    await file.write(_note("after"))
 
-    assert await file.write(_note("after")) == 1
     file.close()
+    assert _notes(path) == ["after"]
 
 
 @in_loop
@@ -256,6 +259,41 @@ async def test_lease_written_before_the_clock_was_set_back_does_not_hold_for_eve
         monkeypatch.setattr(time, "time", lambda: now)
 
         assert await two.jobs("m").lead(wait_s=0) is not None
+
+
+@in_loop
+async def test_reader_deposed_between_two_renewals_reads_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with brokers(SqliteStation(tmp_path), 2) as (one, two):
+        deposed = one.jobs("m")
+        await deposed.lead(wait_s=0)
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 3600)
+        assert await two.jobs("m").lead(wait_s=0) is not None
+
+        with pytest.raises(Deposed):
+            await deposed.read(limit=1, wait_s=0)
+
+
+@in_loop
+async def test_acknowledging_in_a_lane_that_another_took_over_has_no_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    station = SqliteStation(tmp_path)
+    async with brokers(station, 2) as (one, two):
+        lost, holder = one.work("m"), two.work("m")
+        await lost.hand_out([Work(job=make_job(1), lane=await _lane(lost), attempt=0, delivery=0)])
+        (received,) = await lost.receive(limit=1, wait_s=0)
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 3600)
+        assert await _lane(holder) == 0
+
+        await lost.acknowledge(received.receipt)
+
+        assert len(station.stored("work", "m")) == 1
+        (left,) = await holder.receive(limit=1, wait_s=0)
+        assert left.left_over
 
 
 @in_loop

@@ -5,6 +5,7 @@ judge: it looks at the world and at the clients' own ledger, never at what a rol
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -93,7 +94,7 @@ class Story:
         stores = MemoryBlobs(self.world), MemoryOutcomes(self.world), MemoryRows(self.world)
         self._gateways.append((process, self._makers.intake(broker, *stores, job_wait_s=86_400.0)))
         while True:
-            await self.scheduler.rest("idle")
+            await self.scheduler.rest("idle", for_s=3600.0)
 
     async def _dispatcher(self, process: Process) -> None:
         del process
@@ -109,12 +110,10 @@ class Story:
         while True:
             try:
                 leads = leads or await dispatcher.lead(self.scheduler.now)
-                if leads:
-                    leads = await dispatcher.turn(self.scheduler.now)
-                else:
-                    await self.scheduler.rest("idle")
+                leads = leads and await dispatcher.turn(self.scheduler.now)
             except TransientError:
                 leads = False
+            await self.scheduler.rest("idle", for_s=0.05 if leads else 0.5)
 
     async def _worker(self, process: Process) -> None:
         broker, runs = MemoryBroker(self.world), dict[str, Running | None]()
@@ -131,7 +130,8 @@ class Story:
                 told = tuple(run for run in runs.values() if run is not None)
                 await events.append([alive.model_copy(update={"running": told})])
             except TransientError:
-                await self.scheduler.rest("idle")
+                pass
+            await self.scheduler.rest("idle", for_s=0.1)
 
     async def _handle(self, duties: Duties, received: Received, runs: dict[str, Running | None]) -> None:
         held = await self._surely(lambda: duties.take(received, self.scheduler.now))
@@ -167,16 +167,15 @@ class Story:
             try:
                 return await duty()
             except TransientError:
-                await self.scheduler.rest("pauses")
+                await self.scheduler.rest("pauses", for_s=0.2)
 
     async def _recorder(self, process: Process) -> None:
         del process
         recorder = Recorder(["restyle"], MemoryBroker(self.world), MemoryRows(self.world), MemoryOutcomes(self.world))
         while True:
-            try:
+            with suppress(TransientError):
                 await recorder.turn(self.scheduler.now)
-            except TransientError:
-                await self.scheduler.rest("idle")
+            await self.scheduler.rest("idle", for_s=0.1)
 
     # The clients
 
@@ -184,20 +183,19 @@ class Story:
         for number in range(self._jobs):
             self.scheduler.spawn(process, self._client(number))
         while True:
-            await self.scheduler.rest("idle")
+            await self.scheduler.rest("idle", for_s=3600.0)
 
     async def _client(self, number: int) -> None:
         dice = self.scheduler.dice
         submission = self._submission(number)
         job_id = submission.job_id
         while await self._ask(lambda intake: intake.accept(submission, self.scheduler.now)) is None:
-            await self.scheduler.rest("tries again")
+            await self.scheduler.rest("tries again", for_s=0.1)
         self.ledger.accepted.add(job_id)
         if dice.random() < 0.3:
             await self._ask(lambda intake: intake.accept(submission, self.scheduler.now))
         if dice.random() < 0.4:
-            for _ in range(dice.choice((0, 20, 200))):
-                await self.scheduler.rest("thinks")
+            await self.scheduler.rest("thinks", for_s=dice.choice((0.0, 0.1, 0.3, 4.0)))
             outcome = await self._ask(lambda intake: intake.cancel(job_id, self.scheduler.now))
             if outcome is not None and outcome.state is State.CANCELED:
                 self.ledger.canceled.add(job_id)
@@ -218,9 +216,9 @@ class Story:
 
     async def _ask(self, call: Callable[[Intake], Awaitable[T]]) -> T | None:
         """What a gateway answered; None when no answer came: it died, said 503, or the answer was lost."""
-        living = [(process, intake) for process, intake in self._gateways if process.tasks]
+        living = [(process, intake) for process, intake in self._gateways if process.lives]
         if not living:
-            await self.scheduler.rest("finds nobody")
+            await self.scheduler.rest("finds nobody", for_s=0.1)
             return None
         process, intake = self.scheduler.dice.choice(living)
         box: list[T | None] = []
@@ -234,7 +232,7 @@ class Story:
         deaths = process.deaths
         self.scheduler.spawn(process, request())
         while not box:
-            await self.scheduler.rest("waits")
+            await self.scheduler.rest("waits", for_s=0.02)
             if process.deaths != deaths:
                 return None
         return box[0]

@@ -38,7 +38,7 @@ def test_bundled_models_rules_are_its_cards() -> None:
 
     assert (params.strength, params.num_inference_steps, params.guidance_scale) == (0.4, 15, 1.0)
     assert (params.sampler, params.shape) == (Sampler.DPMPP_2M, Shape(320, 224))
-    assert len(rules.shapes) == 7
+    assert len(rules.shapes) == 5
     assert all(0.9 <= shape.pixels / 256**2 <= 1.1 for shape in rules.shapes)
     assert all(Shape(shape.height, shape.width) in rules.shapes for shape in rules.shapes)
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -138,19 +139,27 @@ def _middle_rate(ended: Sequence[float]) -> float:
 
 def table_of(rows: Sequence[Row], title: str) -> Table:
     """One line for each traffic and rate; a policy's cell has throughput, p50 and p99."""
-    table = Table(title=title, caption=_caption(rows), caption_justify="left")
-    for column in ("traffic", "rate", *POLICIES):
-        table.add_column(column, justify="right" if column != "traffic" else "left")
+    table = Table(title=title, caption=_caption(rows), caption_justify="left", box=SIMPLE_HEAD)
+    table.add_column("traffic")
+    for column in ("rate", *POLICIES):
+        table.add_column(column, justify="right", no_wrap=True)
     for kind, rate in dict.fromkeys((row.traffic, row.rate) for row in rows):
         cells = {row.policy: row for row in rows if (row.traffic, row.rate) == (kind, rate)}
-        shown = (f"{cells[p].throughput:.2f}/s {cells[p].p50_s:.2f} {cells[p].p99_s:.2f} s" for p in POLICIES)
-        table.add_row(kind, f"{rate:.2f}", *shown)
+        table.add_row(kind, f"{rate:.2f}", *(_cell(cells[policy]) for policy in POLICIES))
     return table
 
 
+def _cell(row: Row) -> str:
+    return f"{row.throughput:.1f} {_short(row.p50_s)} {_short(row.p99_s)}"
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.{2 if seconds < 10 else 1 if seconds < 100 else 0}f}"
+
+
 def _caption(rows: Sequence[Row]) -> str:
-    lines = ["Cells: throughput, p50 and p99 latency. rate: offered share of step-level's capacity."]
+    lines = ["Cells: requests/s, p50 s, p99 s. rate: offered share of step-level's capacity."]
     for kind in dict.fromkeys(row.traffic for row in rows):
         capacity = {row.policy: row.capacity for row in rows if row.traffic == kind}
-        lines.append(f"Capacity, {kind}: " + ", ".join(f"{policy} {most:.2f}/s" for policy, most in capacity.items()))
+        lines.append(f"capacity, {kind}: " + ", ".join(f"{policy} {most:.2f}" for policy, most in capacity.items()))
     return "\n".join(lines)

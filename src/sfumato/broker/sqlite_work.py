@@ -52,9 +52,9 @@ SELECT EXISTS (
     AND lane NOT IN (SELECT lane FROM lanes WHERE model = ?1 AND abs(?2 - seen) < ?3)
 )
 """
-IN_LANE: Final = """
+MINE: Final = """
 SELECT number, left_over, body FROM work JOIN lanes USING (model, lane)
-WHERE model = ? AND lane = ? AND holder = ? ORDER BY number
+WHERE model = ? AND holder = ? ORDER BY number
 """
 ACKNOWLEDGE: Final = """
 DELETE FROM work WHERE number = ?1 AND model = ?2 AND lane = ?3
@@ -118,7 +118,7 @@ class SqliteWork:
         return [Received(decode_work(body), str(number), bool(left)) for number, left, body in fresh]
 
     def _look(self, connection: sqlite3.Connection) -> _Seen:
-        rows = connection.execute(IN_LANE, (self._model, self._lane, self._holder)).fetchall()
+        rows = connection.execute(MINE, (self._model, self._holder)).fetchall()
         orphans = connection.execute(ORPHANS, (self._model, time.time(), self.takeover_s)).fetchone()[0]
         return _Seen(rows, bool(orphans))
 

@@ -1,9 +1,13 @@
 """Verbs that measure; each prints one table."""
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["add_to"]
 
@@ -20,11 +24,9 @@ def add_to(app: typer.Typer) -> None:
 
 def overhead(json_file: JsonFile = None) -> None:
     """How long the service takes around a model that costs nothing: submit to result, embedded."""
-    from rich import print as show
-
     from sfumato.bench.overhead import run
 
-    show(run(json_file))
+    _print(run(json_file))
 
 
 def engine(
@@ -32,8 +34,13 @@ def engine(
     json_file: JsonFile = None,
 ) -> None:
     """Step-level batching beside sequential, same-parameter and request-level batching, at equal traffic."""
-    from rich import print as show
-
     from sfumato.bench.engine import run
 
-    show(run(backend, json_file))
+    _print(run(backend, json_file))
+
+
+def _print(table: "Table") -> None:
+    from rich.console import Console
+
+    # Into a file or a pipe nothing says how wide a line may be; rows should not be folded there.
+    Console(width=None if sys.stdout.isatty() else 140).print(table)

@@ -1,7 +1,7 @@
 """The dispatcher role: for each model, read both logs, keep the ledger, hand out, end what must end, commit.
 
 `Dispatcher` awaits nothing but ports and is given the time, so the simulation drives it by hand; the shell around it
-has the clock, the tasks and the signals. A crash at any await leaves what a fresh `lead` repairs: the logs are the truth.
+has the clock, the tasks and the signals. A crash at any await leaves what a fresh `lead` repairs from the logs.
 """
 
 import asyncio
@@ -148,9 +148,10 @@ class Dispatcher:
     async def _end(self, now: float) -> None:
         """Outcome, then event: the ledger hears of it first when both are durable."""
         ends = self._ledger.ends(now, ENDS_AT_ONCE)
+        if not ends:
+            return
         told = [end.model_copy(update={"outcome": await self._outcomes.decide(end.outcome)}) for end in ends]
-        if told:
-            await self._events.append(told)
+        await self._events.append(told)
         for ours, holds in zip(ends, told, strict=True):
             self._ledger.apply(holds, now)
             self._count_end(ours, holds)

@@ -13,8 +13,9 @@ from sfumato.core.events import Alive
 
 __all__ = ["Fleet", "Seat"]
 
-WINDOW: Final = 1
-"""Jobs handed to each worker beyond its slots, so that the next one is there when a slot becomes free."""
+AHEAD_S: Final = 0.1
+"""A worker is given one job beyond its slots, so that it never waits for the next one, where a slot is freed so often
+(seconds). Elsewhere the job would be stuck there while another worker is free, for a round trip of milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +110,23 @@ class Fleet:
         """One seat for each worker that has nothing at all."""
         return (seat for load, seat in self._open() if load == 0)
 
-    def seats(self, keep_one_clear: bool) -> Iterator[Seat]:
-        """Every seat, free slots first and those of the emptiest worker first of all, the windows last.
+    def seats(self, seconds_per_job: float, keep_one_clear: bool) -> Iterator[Seat]:
+        """Every seat, free slots first and those of the emptiest worker first of all, the jobs ahead last.
 
-        With `keep_one_clear` the worker that will soonest have nothing left gets nothing more.
+        `seconds_per_job` is 0 while unknown. With `keep_one_clear` the worker that will soonest have nothing left gets
+        nothing more.
         """
-        room = [(load - self._workers[seat.worker].slots, seat.worker, seat) for load, seat in self._open()]
-        if keep_one_clear and room:
-            room.remove(min(room, key=lambda place: (self.load(place[1]), place[1])))
-        heapq.heapify(room)
-        while room and room[0][0] < WINDOW:
-            excess, name, seat = room[0]
-            heapq.heapreplace(room, (excess + 1, name, seat))
-            yield seat
+        places = sorted((load, seat.worker, seat) for load, seat in self._open())
+        room: list[tuple[int, int, str, Seat]] = []
+        for load, name, seat in places[1:] if keep_one_clear else places:
+            slots = self._workers[name].slots
+            ahead = 0 < seconds_per_job <= AHEAD_S * slots
+            heapq.heappush(room, (load - slots, int(ahead), name, seat))
+        while room:
+            excess, ahead, name, seat = heapq.heappop(room)
+            if excess < ahead:
+                heapq.heappush(room, (excess + 1, ahead, name, seat))
+                yield seat
 
     def _open(self) -> Iterator[tuple[int, Seat]]:
         """Load and seat of every worker that may be given something."""

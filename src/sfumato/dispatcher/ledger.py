@@ -283,7 +283,7 @@ class Ledger:
             yield self._hand_out(self._entries[job_id], seat, now)
 
     def _hand_out_waiting(self, now: float) -> Iterator[HandOut]:
-        for seat in self._fleet.seats(keep_one_clear=bool(self._suspects)):
+        for seat in self._fleet.seats(self._seconds_per_job, keep_one_clear=bool(self._suspects)):
             job_id = self._order.take(now)
             if job_id is None:
                 return
