@@ -28,7 +28,17 @@ batch = 4
 class Service:
     """Starts `sfumato up`, waits until it says that it is ready, ends it with SIGTERM and keeps its log."""
 
-    def __init__(self, folder: Path, *, models: str = SIMULATED, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        models: str = SIMULATED,
+        environment: Mapping[str, str] | None = None,
+        most_file_kib: int | None = None,
+    ) -> None:
+        # A limit on file sizes makes writes fail as on a full disk, and needs no disk of its own.
+        limit = "unlimited" if most_file_kib is None else str(most_file_kib)
+        self._prefix = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "--"]
         self.data_dir = folder / "data"
         self.log = folder / "up.log"
         self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -38,9 +48,9 @@ class Service:
         self.url = ""
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "sfumato", "up", "--port", "0", "--data-dir", str(self.data_dir)]
+        service = [sys.executable, "-m", "sfumato", "up", "--port", "0", "--data-dir", str(self.data_dir)]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stderr=log, stdout=log, env=self._environment)
+            self.process = subprocess.Popen([*self._prefix, *service], stderr=log, stdout=log, env=self._environment)
         self.url = poll(self._address, within_s=30)
         return self
 
@@ -48,7 +58,7 @@ class Service:
         assert self.process is not None
         text = self.log.read_text()
         assert self.process.poll() is None, f"`sfumato up` ended early:\n{text}"
-        found = re.search(r"ready: .* on (http://[\d.:]+)", text)
+        found = re.search(r"up +ready on (http://[\d.:]+)", text)
         return found[1] if found else ""
 
     def stop(self, within_s: float = 10.0) -> int:

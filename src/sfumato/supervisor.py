@@ -208,7 +208,7 @@ async def _say_when_ready(address: str) -> None:
             log.error("the gateway is not ready after %.0f s; see its lines above", READY_WITHIN_S)
             return
         await asyncio.sleep(0.05)
-    log.info("ready: page and API on %s, reference on %s/docs", address, address)
+    log.info("ready on %s, reference on %s/docs", address, address)
 
 
 def _answers(url: str) -> bool:

@@ -65,14 +65,14 @@ def test_group_waits_for_its_window_unless_full() -> None:
 
 @pytest.mark.parametrize("policy", list(POLICIES))
 def test_leaping_to_the_next_change_changes_nothing(policy: Policy) -> None:
-    """Virtual time leaps over steps in which nobody comes or goes; here somebody no one waits for comes all the time."""
+    """Virtual time leaps over steps in which nobody comes or goes; here it stops at every arrival."""
     requests = traffic.make("photos", RULES.shapes, (20, 30), per_s=0.1, count=60, seed=3)
 
-    def bystanders(rule: Rule) -> Rule:
+    def stopping_often(rule: Rule) -> Rule:
         rule.joins = True
         return rule
 
-    often = in_virtual_time(requests, bystanders(POLICIES[policy](4, 0.0)), 4, COST)
+    often = in_virtual_time(requests, stopping_often(POLICIES[policy](4, 0.0)), 4, COST)
 
     assert often == pytest.approx(in_virtual_time(requests, POLICIES[policy](4, 0.0), 4, COST))
 

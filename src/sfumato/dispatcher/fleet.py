@@ -120,8 +120,8 @@ class Fleet:
         room: list[tuple[int, int, str, Seat]] = []
         for load, name, seat in places[1:] if keep_one_clear else places:
             slots = self._workers[name].slots
-            ahead = 0 < seconds_per_job <= AHEAD_S * slots
-            heapq.heappush(room, (load - slots, int(ahead), name, seat))
+            ahead = int(0 < seconds_per_job <= AHEAD_S * slots)
+            heapq.heappush(room, (load - slots, ahead, name, seat))
         while room:
             excess, ahead, name, seat = heapq.heappop(room)
             if excess < ahead:
