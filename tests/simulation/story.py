@@ -142,6 +142,7 @@ class Story:
         del runs[received.receipt]
 
     async def _make(self, duties: Duties, held: Held) -> None:
+        await self._surely(lambda: duties.start(held, self.scheduler.now))
         await self._surely(lambda: duties.fetch(held))
         for _ in range(3):
             await self.scheduler.rest("step")

@@ -55,6 +55,7 @@ class Bench:
         received = self.receive()
         held = run(self.duties.take(received, NOW))
         assert held is not None
+        run(self.duties.start(held, NOW))
         return held
 
     @property

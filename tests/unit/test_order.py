@@ -11,7 +11,7 @@ positions = count(1)
 
 
 def ticket(job_id: str, owner: str = "ann", **changes: Any) -> Ticket:
-    plain = {"priority": Priority.NORMAL, "cost": 100, "position": next(positions)}
+    plain: dict[str, Any] = {"priority": Priority.NORMAL, "cost": 100, "position": next(positions)}
     return Ticket(job_id, owner, **(plain | changes))
 
 

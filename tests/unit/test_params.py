@@ -6,7 +6,7 @@ from sfumato.core.errors import InvalidRequest
 from sfumato.core.params import ModelRules, ParamsRequest, Sampler, Shape, evaluations, nearest_shape
 
 RULES = ModelRules(
-    shapes=(Shape(64, 64), Shape(96, 48), Shape(48, 96)), size_multiple=16, max_pixels=128 * 128, max_steps=50
+    shapes=(Shape(64, 64), Shape(96, 48), Shape(48, 96)), size_multiple=16, max_pixels=128 * 128, max_steps=60
 )
 SQUARE = Shape(500, 500)
 
@@ -34,12 +34,13 @@ def test_an_asked_size_is_exact() -> None:
     [
         (ParamsRequest(strength=0.0), "strength is 0.0; it must be above 0"),
         (ParamsRequest(strength=1.5), "at most 1"),
-        (ParamsRequest(num_inference_steps=0), "1 to 50"),
-        (ParamsRequest(num_inference_steps=51), "1 to 50"),
+        (ParamsRequest(num_inference_steps=0), "1 to 60"),
+        (ParamsRequest(num_inference_steps=61), "1 to 60"),
         (ParamsRequest(strength=0.1, num_inference_steps=5), "ask for at least 11 steps"),
         (ParamsRequest(guidance_scale=-1), "guidance_scale"),
         (ParamsRequest(seed=-5), "seed"),
         (ParamsRequest(sampler=Sampler.FLOW_MATCH_EULER), "is not one of this model's: euler"),
+        (ParamsRequest(sampler=Sampler.LCM, num_inference_steps=51), "at most 50 with sampler lcm"),
         (ParamsRequest(width=64), "both width and height"),
         (ParamsRequest(width=65, height=64), "multiple of 16"),
         (ParamsRequest(width=160, height=160), "at most 16384"),

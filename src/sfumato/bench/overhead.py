@@ -25,7 +25,6 @@ from typing import Final
 import httpx
 from PIL import Image
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from sfumato.core.errors import SfumatoError
@@ -64,7 +63,7 @@ class Row:
 
 
 def run(json_file: Path | None, jobs: int = 300, clients: int = 8) -> Table:
-    """Start the service in a folder of its own, measure it, print one table; rows go to `json_file` if given.
+    """Start the service in a folder of its own and measure it; the table to print. Rows go to `json_file` if given.
 
     Raises:
         ServiceFailed: it did not start or did not work; the message ends with its last lines.
@@ -79,7 +78,6 @@ def run(json_file: Path | None, jobs: int = 300, clients: int = 8) -> Table:
     for row in rows:
         times = (f"{row.p50_s * 1000:.1f}", f"{row.p99_s * 1000:.1f}")
         table.add_row(row.way, str(row.clients), str(row.jobs), f"{row.throughput:.0f}", *times)
-    Console().print(table)
     return table
 
 

@@ -15,6 +15,8 @@ __all__ = ["ModelRules", "OutputFormat", "Params", "ParamsRequest", "Sampler", "
 
 MAX_PROMPT_CHARS = 4_000
 MAX_SEED = 2**63 - 1
+MAX_LCM_STEPS = 50
+"""A latent consistency model was distilled at this many points of its schedule; there are no others to step on."""
 
 
 class Sampler(StrEnum):
@@ -141,6 +143,8 @@ class ModelRules(Frozen):
         sampler = asked.sampler or self.sampler
         if sampler not in self.samplers:
             raise _bad(f"sampler {sampler} is not one of this model's: {', '.join(self.samplers)}.")
+        if sampler is Sampler.LCM:
+            _check("num_inference_steps", steps, steps <= MAX_LCM_STEPS, f"at most {MAX_LCM_STEPS} with sampler lcm")
         for name, text in (("prompt", asked.prompt), ("negative_prompt", asked.negative_prompt)):
             if len(text) > self.max_prompt_chars:
                 raise _bad(f"{name} has {len(text)} characters; at most {self.max_prompt_chars} are read.")

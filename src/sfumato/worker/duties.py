@@ -59,7 +59,7 @@ class Duties:
         self._work, self._events, self._blobs, self._outcomes = work, events, blobs, outcomes
 
     async def take(self, received: Received, now: float) -> Held | None:
-        """The job to run, told as started; None when all that could be done for this hand-out is done."""
+        """The job to run; None when all that could be done for this hand-out is done."""
         if isinstance(received.work, Unreadable):
             # Not acknowledged: it stays in the lane as left over, for a worker of a build that can read it.
             log.error("a work message can't be read here and is left for a newer worker: %s", received.work.why)
@@ -74,9 +74,12 @@ class Duties:
         if outcome is not None:
             await self.follow(held, outcome, now)
             return None
+        return held
+
+    async def start(self, held: Held, now: float) -> None:
+        """Tell that it runs here; owed before the engine gets it, so that a job that kills its worker is known."""
         await self._events.append([Started(**self._who(held, now), worker=self._worker)])
         observe("sfumato_wait_seconds", now - held.job.created_at, **self._labels(held.job))
-        return held
 
     async def fetch(self, held: Held) -> bytes:
         """The input picture's bytes.

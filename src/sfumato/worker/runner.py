@@ -75,9 +75,14 @@ class JobRunner:
 
     async def _make(self, held: Held) -> None:
         params, seconds = held.job.params, dict[str, float]()
-        data = await self._timed("fetch", seconds, _surely(lambda: self._duties.fetch(held)))
-        decoding = asyncio.to_thread(images.prepare, data, params, self._max_pixels)
-        prepared = await self._timed("decode", seconds, decoding)
+        # Telling takes as long as fetching, so both are under way at once; the engine waits for both.
+        starting = asyncio.create_task(_surely(lambda: self._duties.start(held, time.time())))
+        try:
+            data = await self._timed("fetch", seconds, _surely(lambda: self._duties.fetch(held)))
+            decoding = asyncio.to_thread(images.prepare, data, params, self._max_pixels)
+            prepared = await self._timed("decode", seconds, decoding)
+        finally:
+            await starting
         pixels = await self._timed("generate", seconds, self._through_engine(held, prepared))
         if await _surely(lambda: self._duties.ended(held)):
             return await self._give_way(held)

@@ -1,0 +1,34 @@
+"""The overhead benchmark measures a real service and says so when there is none."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from sfumato.bench import overhead
+
+pytestmark = pytest.mark.server
+
+
+def test_both_ways_to_a_result_are_measured(tmp_path: Path) -> None:
+    file = tmp_path / "overhead.json"
+
+    table = overhead.run(file, jobs=8, clients=2)
+
+    rows = json.loads(file.read_text())
+    assert table.row_count == 4
+    assert {(row["way"], row["clients"], row["jobs"]) for row in rows} == {
+        ("Prefer: wait", 1, 8),
+        ("Prefer: wait", 2, 8),
+        ("access link", 1, 8),
+        ("access link", 2, 8),
+    }
+    assert all(0 < row["p50_s"] <= row["p99_s"] < 5 for row in rows)
+
+
+def test_a_service_that_does_not_start_is_told_with_its_last_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/ls")
+
+    with pytest.raises(overhead.ServiceFailed, match=r"ended with status [12](.|\n)*ls:"):
+        overhead.run(None)
