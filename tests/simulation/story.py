@@ -38,6 +38,7 @@ MODEL = Model(
     rules=ModelRules(shapes=(Shape(64, 64),)),
     max_backlog=1000,
     batch=2,
+    slots=2,
     summary="",
 )
 PICTURE = Given(b"a picture", "0" * 64)
@@ -123,10 +124,10 @@ class Story:
         duties = self._makers.duties(name, work, events, *stores, RetryPolicy())
         while True:
             try:
-                for received in await work.receive(MODEL.batch + 1 - len(runs), wait_s=0):
+                for received in await work.receive(MODEL.slots + 1 - len(runs), wait_s=0):
                     runs[received.receipt] = None
                     self.scheduler.spawn(process, self._handle(duties, received, runs))
-                alive = Alive(at=self.scheduler.now, worker=name, slots=MODEL.batch, lanes=tuple(sorted(work.lanes)))
+                alive = Alive(at=self.scheduler.now, worker=name, slots=MODEL.slots, lanes=tuple(sorted(work.lanes)))
                 told = tuple(run for run in runs.values() if run is not None)
                 await events.append([alive.model_copy(update={"running": told})])
             except TransientError:

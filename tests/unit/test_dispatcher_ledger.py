@@ -240,6 +240,17 @@ def test_a_job_whose_worker_fell_silent_runs_alone() -> None:
     assert not any(work.alone for work in model.works())
 
 
+def test_a_suspect_that_comes_back_unstarted_still_runs_alone() -> None:
+    model = Model(jobs=3, a=2)
+    model.dies_over(model.works()[0], "a", finder="b")
+    model.slots = {"b": 2}
+    model.beat("b")
+    (suspect,) = model.works()
+    model.give_back(suspect, "b", "drain")
+    (again,) = model.works()
+    assert (again.job.id, again.alone, again.delivery) == (suspect.job.id, True, 2)
+
+
 def test_a_worker_is_emptied_for_a_suspect_while_others_go_on() -> None:
     model = Model(jobs=9, a=2)
     suspect = model.works()[0]

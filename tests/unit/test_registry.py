@@ -72,7 +72,7 @@ def test_toml_says_what_is_served(tmp_path: Path) -> None:
     assert registry.names() == ("restyle", "Big One/v2")
     model = registry.get("Big One/v2")
     assert (model.slug, model.path, model.summary) == ("big-one-v2", tmp_path / "weights", "ours")
-    assert (model.batch, model.max_backlog) == (8, 5)
+    assert (model.batch, model.slots, model.max_backlog) == (8, 32, 5)
     assert model.rules.shapes == (Shape(512, 512), Shape(640, 384))
     assert model.rules.num_inference_steps == 20
 

@@ -21,7 +21,7 @@ from sfumato.core.ports import Batch, EventLog, JobsReader, Lead, Logged, Outcom
 from sfumato.dispatcher.ledger import Ledger
 from sfumato.models.registry import Registry
 from sfumato.observability import bound_log, count, gauge, setup_logging
-from sfumato.wiring import Ports, open_ports
+from sfumato.wiring import Ports, open_ports, run
 
 __all__ = ["Dispatcher", "serve"]
 
@@ -218,7 +218,7 @@ def serve(settings: Settings) -> int:
         SfumatoError: the data folder or models.toml can't be used; the message says why.
     """
     setup_logging("dispatcher", settings.log_level, settings.log_format)
-    asyncio.run(_serve(settings))
+    run(_serve(settings))
     return 0
 
 

@@ -158,7 +158,7 @@ class Ledger:
         for running in alive.running:
             # A beat may be told after the end it was made before.
             if running.job_id in self._ended:
-                self._fleet.stopped(running.job_id, alive.worker)
+                pass
 
     def _end(self, event: Ended) -> None:
         self._ended[event.job_id] = None
@@ -213,7 +213,7 @@ class Ledger:
             # At least until the silence of one that died with it would be heard.
             self._hold(entry, max(entry.begun_at + 2 * expected_s, now + self._fleet.silence_s))
         else:
-            self._suspect(entry)
+            self._count_death(entry)
 
     # From place to place
 
@@ -228,11 +228,15 @@ class Ledger:
 
     def _wait(self, entry: _Entry, not_before: float = 0.0) -> None:
         self._leave(entry)
-        entry.place, entry.begun_by = _Place.WAITING, ""
-        job = entry.job
-        cost = 0 if entry.charged else job.cost
-        self._order.add(Ticket(job.id, job.owner, job.priority, cost, entry.positions[0], not_before))
+        job, entry.begun_by = entry.job, ""
         self._expiry.put(job.id, job.expires_at)
+        if entry.deaths:
+            entry.place = _Place.SUSPECT
+            self._suspects[job.id] = None
+        else:
+            entry.place = _Place.WAITING
+            cost = 0 if entry.charged else job.cost
+            self._order.add(Ticket(job.id, job.owner, job.priority, cost, entry.positions[0], not_before))
 
     def _go_out(self, entry: _Entry, worker: str) -> None:
         self._leave(entry)
@@ -245,21 +249,15 @@ class Ledger:
         self._held[entry.job.id] = until
         self._expiry.put(entry.job.id, entry.job.expires_at)
 
-    def _suspect(self, entry: _Entry) -> None:
+    def _count_death(self, entry: _Entry) -> None:
         entry.deaths += 1
         # The first death was in company and only raised the suspicion.
-        if entry.deaths > DEATHS_ALONE:
+        if entry.deaths <= DEATHS_ALONE:
+            self._wait(entry)
+        else:
             self._leave(entry)
             entry.place = _Place.CONDEMNED
             self._condemned[entry.job.id] = None
-        else:
-            self._queue_alone(entry)
-
-    def _queue_alone(self, entry: _Entry) -> None:
-        self._leave(entry)
-        entry.place, entry.begun_by = _Place.SUSPECT, ""
-        self._suspects[entry.job.id] = None
-        self._expiry.put(entry.job.id, entry.job.expires_at)
 
     # What follows
 
@@ -274,7 +272,7 @@ class Ledger:
         for job_id, until in list(self._held.items()):
             entry = self._entries[job_id]
             if entry.begun_by and not self._fleet.lives(entry.begun_by, now):
-                self._suspect(entry)
+                self._count_death(entry)
             elif now >= until or not (entry.begun_by or self._fleet.runs_somewhere(job_id, now)):
                 self._wait(entry)
 
@@ -299,11 +297,7 @@ class Ledger:
     def take_back(self, hand_outs: Sequence[HandOut]) -> None:
         """These could not be written, or nobody knows: they wait again. If they were, their events will tell."""
         for hand_out in hand_outs:
-            entry = self._entries[hand_out.work.job.id]
-            if entry.deaths:
-                self._queue_alone(entry)
-            else:
-                self._wait(entry)
+            self._wait(self._entries[hand_out.work.job.id])
 
     def ends(self, now: float, limit: int) -> Sequence[Ended]:
         """Ends to decide, told as if ours were the outcome: dead letters, and what waited past its time."""

@@ -29,7 +29,7 @@ from sfumato.gateway.submit import SubmitRoutes
 from sfumato.gateway.uploads import InFlight
 from sfumato.models.registry import Registry
 from sfumato.observability import setup_logging
-from sfumato.wiring import open_ports
+from sfumato.wiring import open_ports, run
 
 __all__ = ["create_app", "serve"]
 
@@ -143,8 +143,7 @@ def serve(settings: Settings, fd: int | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_serve(settings, fd))
+        return run(_serve(settings, fd))
     except SfumatoError as error:
         log.error("%s: %s", error.title, error.detail)
         return 1
@@ -171,12 +170,3 @@ async def _serve(settings: Settings, fd: int | None) -> int:
         server.watch(app.state.gateway)
         await server.serve(sockets=None if fd is None else [socket.socket(fileno=fd)])
         return 0 if server.started else 1
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loops where it is installed (it has no Windows)."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

@@ -101,7 +101,7 @@ class ServiceRoutes:
             # No dispatcher was heard since this gateway started: the rows know whether there is anything to do.
             return 1 if waiting or await self._has_open_jobs(model) else 0
         busy = waiting + standing.running
-        workers = math.ceil(busy * standing.seconds_per_job / (max(1, model.batch) * DRAIN_TARGET_S))
+        workers = math.ceil(busy * standing.seconds_per_job / (model.slots * DRAIN_TARGET_S))
         return max(1, workers) if busy else 0
 
     async def _has_open_jobs(self, model: Model) -> bool:

@@ -22,7 +22,7 @@ from sfumato.core.ports import Broker, EventLog, Follower, JobRecorder, JobsLog,
 from sfumato.models.registry import Registry
 from sfumato.observability import count, gauge, setup_logging
 from sfumato.recorder.sweep import Keep, Sweep
-from sfumato.wiring import open_ports
+from sfumato.wiring import open_ports, run
 
 __all__ = ["Place", "Recorder", "serve"]
 
@@ -166,7 +166,7 @@ def serve(settings: Settings) -> int:
         SfumatoError: the data folder or models.toml can't be used; the message says why.
     """
     setup_logging("recorder", settings.log_level, settings.log_format)
-    asyncio.run(_serve(settings))
+    run(_serve(settings))
     return 0
 
 

@@ -21,7 +21,7 @@ from sfumato.engine import backends
 from sfumato.engine.engine import Engine
 from sfumato.models.registry import Model, Registry
 from sfumato.observability import gauge, setup_logging
-from sfumato.wiring import open_ports
+from sfumato.wiring import open_ports, run
 from sfumato.worker.duties import Duties
 from sfumato.worker.engine_thread import EngineThread
 from sfumato.worker.runner import JobRunner
@@ -34,6 +34,7 @@ ENGINE_DEAD_STATUS = 70
 """Exit status when the device or model process is unusable; the supervisor starts a fresh one."""
 LOOKAHEAD = 2
 """Jobs held beyond the slots, so that fetching and decoding the next hides behind the current steps."""
+GATHER_S = 0.05
 QUIET_S = 0.25
 """Least time between two beats when steps move fast."""
 
@@ -63,7 +64,7 @@ class Worker:
         background = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch_cancels())]
         try:
             while not self._leaving.is_set():
-                await self._receive(self._model.batch + LOOKAHEAD - len(self._tasks))
+                await self._receive(self._model.slots + LOOKAHEAD - len(self._tasks))
             await self._drain()
         finally:
             for task in (*background, *self._tasks):
@@ -112,7 +113,7 @@ class Worker:
             alive = Alive(
                 at=time.time(),
                 worker=self._name,
-                slots=self._model.batch,
+                slots=self._model.slots,
                 lanes=tuple(sorted(self._work.lanes)),
                 running=tuple(self._runner.running.values()),
                 draining=self._leaving.is_set(),
@@ -137,6 +138,8 @@ class Worker:
             for logged in batch.items:
                 if isinstance(logged.value, Ended):
                     self._runner.abort(logged.value.job_id)
+            # Each job causes several events; a cancel may come a moment later, waking up for each of them costs more.
+            await asyncio.sleep(GATHER_S)
 
 
 async def _work(settings: Settings, model: Model) -> None:
@@ -151,7 +154,7 @@ async def _work(settings: Settings, model: Model) -> None:
         worker = Worker(name, model, settings, runner, work, events)
         for sign in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(sign, worker.leave)
-        log.info("ready: %s with %d slots on %d threads", model.name, model.batch, threads)
+        log.info("ready: %s with %d slots on %d threads", model.name, model.slots, threads)
         await worker.run()
         await engine.close()
 
@@ -165,7 +168,7 @@ def serve(settings: Settings, model_name: str) -> int:
     setup_logging("worker", settings.log_level, settings.log_format)
     model = Registry.load(settings.models_file).get(model_name)
     try:
-        asyncio.run(_work(settings, model))
+        run(_work(settings, model))
     except EngineDead as error:
         log.error("%s; this process ends and a fresh one takes over", error.detail)
         # Not a clean exit: the engine's thread may hang in the device, and no destructor may wait for it.
