@@ -12,7 +12,7 @@ from sfumato.core.ports import Broker
 from sfumato.storage.blobs import FolderBlobs
 from sfumato.storage.database import Database
 from sfumato.storage.jobs import SqlJobs
-from sfumato.storage.outcomes import SqlOutcomes
+from sfumato.storage.outcomes import SqliteOutcomes
 
 __all__ = ["Ports", "open_ports", "run"]
 
@@ -25,7 +25,7 @@ class Ports:
 
     broker: Broker
     blobs: FolderBlobs
-    outcomes: SqlOutcomes
+    outcomes: SqliteOutcomes
     rows: SqlJobs
 
 
@@ -38,10 +38,10 @@ async def open_ports(settings: Settings) -> AsyncIterator[Ports]:
     """
     folder = settings.data_dir
     blobs = FolderBlobs(folder / "blobs")
-    async with Database.open(folder / "rows.sqlite") as rows, Database.open(folder / "outcomes.sqlite") as outcomes:
+    async with Database.open(folder / "rows.sqlite") as rows, SqliteOutcomes(folder / "outcomes.sqlite") as outcomes:
         broker = SqliteBroker(folder, takeover_s=settings.takeover_s)
         try:
-            yield Ports(broker, blobs, SqlOutcomes(outcomes), SqlJobs(rows))
+            yield Ports(broker, blobs, outcomes, SqlJobs(rows))
         finally:
             await broker.close()
 

@@ -19,7 +19,7 @@ from sfumato.core.ports import Blobs, BlobSweep, JobRecorder, JobRows, Outcomes
 from sfumato.storage.blobs import FolderBlobs
 from sfumato.storage.database import Database
 from sfumato.storage.jobs import SqlJobs
-from sfumato.storage.outcomes import SqlOutcomes
+from sfumato.storage.outcomes import SqliteOutcomes
 from tests.simulation.memory import MemoryBlobs, MemoryOutcomes, MemoryRows, World
 from tests.support import NOW, job_id
 
@@ -70,9 +70,9 @@ class DiskStores:
         return FolderBlobs(self.objects)
 
     @asynccontextmanager
-    async def outcomes(self) -> AsyncIterator[SqlOutcomes]:
-        async with Database.open(self.folder / "outcomes.sqlite") as database:
-            yield SqlOutcomes(database)
+    async def outcomes(self) -> AsyncIterator[SqliteOutcomes]:
+        async with SqliteOutcomes(self.folder / "outcomes.sqlite") as outcomes:
+            yield outcomes
 
     @asynccontextmanager
     async def rows(self) -> AsyncIterator[SqlJobs]:

@@ -7,9 +7,7 @@ import pytest
 
 from sfumato.core.errors import TransientError
 from sfumato.core.job import OUTCOME_LIMIT_BYTES, Outcome, Picture, Problem, State
-from sfumato.storage import database as databases
-from sfumato.storage.database import Database
-from sfumato.storage.outcomes import SqlOutcomes
+from sfumato.storage.outcomes import SqliteOutcomes
 from tests.contract.stations import in_loop
 from tests.contract.stores import DiskStores, MemoryStores, Stores, decide_in_process, racing_processes
 from tests.support import NOW, job_id
@@ -119,34 +117,22 @@ async def test_outcome_too_long_for_its_store_is_refused(disk: DiskStores) -> No
 
 
 @in_loop
-async def test_full_disk_decides_nothing_and_says_so(tmp_path: Path) -> None:
-    async with Database.open(tmp_path / "outcomes.sqlite") as database:
-        outcomes = SqlOutcomes(database)
-        async with database.read() as connection:
-            # The one connection so far; SQLite itself now refuses the page that it would need.
-            await connection.exec_driver_sql("PRAGMA max_page_count=1")
+async def test_full_disk_decides_nothing_and_says_so(disk: DiskStores) -> None:
+    async with disk.outcomes() as outcomes:
+        # SQLite itself now refuses the page that it would need.
+        await outcomes._file.write(lambda connection: connection.execute("PRAGMA max_page_count=1").fetchone())
         answers = {job_id(number): await _refusal(outcomes, job_id(number)) for number in range(100)}
 
     refused = {job for job, answer in answers.items() if answer}
-    stored = {job for (job,) in DiskStores(tmp_path).select("outcomes", "SELECT job_id FROM outcomes")}
+    stored = {job for (job,) in disk.select("outcomes", "SELECT job_id FROM outcomes")}
     assert refused
     assert stored == answers.keys() - refused
-    assert all("Free space" in answers[job] for job in refused)
+    assert all("free some space" in answers[job] for job in refused)
 
 
-async def _refusal(outcomes: SqlOutcomes, job: str) -> str:
+async def _refusal(outcomes: SqliteOutcomes, job: str) -> str:
     try:
         await outcomes.decide(CANCELED.model_copy(update={"job_id": job}))
     except TransientError as error:
         return error.detail
     return ""
-
-
-@in_loop
-async def test_database_locked_for_long_is_a_transient_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(databases, "BUSY_TIMEOUT_S", 0.05)
-    path = tmp_path / "outcomes.sqlite"
-
-    async with Database.open(path) as mine, Database.open(path) as others, others.write():
-        with pytest.raises(TransientError, match="try again"):
-            await SqlOutcomes(mine).decide(CANCELED)

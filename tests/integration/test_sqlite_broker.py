@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from sfumato.broker.sqlite import SqliteBroker
-from sfumato.broker.sqlite_file import SqliteFile, UnusableFile
-from sfumato.broker.wakeup import POLL_S, Bell, Ringer
-from sfumato.core.errors import Deposed, TransientError
+from sfumato.core.errors import Deposed, TransientError, UnusableStore
 from sfumato.core.events import Alive
 from sfumato.core.job import Work
 from sfumato.core.ports import WorkReceiver
+from sfumato.sqlite.file import SqliteFile
+from sfumato.sqlite.wakeup import POLL_S, Bell, Ringer
 from tests.contract.stations import SqliteStation, brokers, in_loop
 from tests.support import NOW, eventually, make_job
 
@@ -40,7 +40,7 @@ def _notes(file: Path) -> list[str]:
 def test_folder_that_is_a_file_is_named_at_start(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("not a folder")
 
-    with pytest.raises(UnusableFile, match="data"):
+    with pytest.raises(UnusableStore, match="data"):
         SqliteBroker(tmp_path / "data", takeover_s=1)
 
 
@@ -48,7 +48,7 @@ def test_folder_that_is_a_file_is_named_at_start(tmp_path: Path) -> None:
 def test_damaged_file_is_named_at_start_with_what_to_do(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"no database at all, and long enough to be looked at" * 100)
 
-    with pytest.raises(UnusableFile, match=f"{name}.*move it away"):
+    with pytest.raises(UnusableStore, match=f"{name}.*move it away"):
         SqliteBroker(tmp_path, takeover_s=1)
 
 

@@ -209,6 +209,18 @@ def test_a_drained_job_is_redelivered_and_nothing_is_held_against_it() -> None:
         model.give_back(work, "a", "drain")
 
 
+def test_a_redelivery_is_not_charged_to_its_owner_again() -> None:
+    model = Model(a=1)
+    for n, owner in enumerate(["ann", "bob", "ann", "bob"], 1):
+        model.publish(make_job(n, owner=owner))
+    model.give_back(model.works()[0], "a", "drain")
+    order = []
+    while works := model.works():
+        order += names(works)
+        model.end(works[0])
+    assert order == [job_id(n) for n in (2, 1, 3, 4)]
+
+
 def test_a_job_left_over_unstarted_is_redelivered_and_nothing_is_held_against_it() -> None:
     model = Model(jobs=1, a=1)
     for delivery in range(6):
@@ -345,6 +357,52 @@ def test_a_job_held_back_is_a_suspect_once_its_worker_falls_silent() -> None:
     model.now += SILENCE_S + 0.1
     model.beat("b")
     assert model.works()[0].alone
+
+
+def test_a_quick_job_is_held_back_until_the_silence_of_its_worker_would_be_heard() -> None:
+    model = Model(jobs=2, a=1)
+    (before,) = model.works()
+    model.start(before, "a")
+    model.now += 0.05
+    model.end(before)
+    work = model.works()[0]
+    model.start(work, "a")
+    model.now += 1
+    model.give_back(work, "b")
+    model.beat("b")
+    assert model.works() == []
+    model.now += SILENCE_S
+    model.beat("b")
+    assert model.works()[0].alone
+
+
+def test_a_successor_holds_against_a_job_what_its_predecessor_did() -> None:
+    model = Model(jobs=1, a=1)
+    (work,) = model.works()
+    model.start(work, "a")
+    model.give_back(work, "b")
+    model.now += SILENCE_S + 0.1
+    model.beat("b")
+    (suspect,) = model.works()
+    model = model.successor()
+    model.give_back(suspect, "b", "drain")
+    assert model.works()[0].alone
+
+
+def test_a_successor_holds_nothing_else_against_it() -> None:
+    model = Model(jobs=1, a=1)
+    (work,) = model.works()
+    model.start(work, "a")
+    model.give_back(work, "b")
+    model.now += 60
+    model.beat("a", work)
+    model.beat("b")
+    (again,) = model.works()
+    model = model.successor()
+    model.now += SILENCE_S + 1
+    model.give_back(again, "c")
+    model.beat("c")
+    assert not model.works()[0].alone
 
 
 def test_a_job_held_back_that_its_worker_gives_back_is_redelivered() -> None:

@@ -98,13 +98,14 @@ def test_a_second_dispatcher_does_not_lead_until_the_first_closes() -> None:
 
 def test_a_leader_folds_both_logs_to_their_ends_before_it_acts() -> None:
     site = Site()
-    site.publish(*(make_job(n) for n in range(1, 2_501)))
+    site.publish(*(make_job(n) for n in range(1, 4_501)))
     site.beat(slots=4)
     ended = Work(job=make_job(1), lane=0, attempt=0, delivery=0)
     for _ in range(1_500):
         site.end(ended)
     run(leading(site).act(site.now))
     assert [work.job.id for work in site.works] == [make_job(n).id for n in (2, 3, 4, 5)]
+    assert site.told(Standing)[-1].waiting == 4_500 - 1 - 4
 
 
 @pytest.mark.parametrize("seam", ["hand out", "handed out", "append dispatched", "appended dispatched"])
@@ -122,6 +123,19 @@ def test_a_lost_answer_costs_at_most_a_double_hand_out_and_no_slot(seam: str) ->
     site.end(site.works[0])
     assert run(dispatcher.turn(site.now))
     assert {work.job.id for work in site.works} == {make_job(1).id, make_job(2).id}
+
+
+def test_a_hand_out_not_told_is_told_by_who_leads_again() -> None:
+    site = Site()
+    dispatcher = leading(site)
+    site.beat(slots=1)
+    site.publish(make_job(1))
+    site.fails = "append dispatched"
+    with pytest.raises(TransientError):
+        run(dispatcher.turn(site.now))
+    assert run(dispatcher.lead(site.now))
+    run(dispatcher.turn(site.now))
+    assert len(site.works) == 1
 
 
 def test_a_lost_answer_of_the_jobs_log_means_to_lead_again() -> None:

@@ -121,6 +121,17 @@ def test_a_canceled_job_leaves_no_trace() -> None:
     assert taken(order) == ["a0", "a2"]
 
 
+def test_what_was_canceled_costs_its_priority_no_turn() -> None:
+    tickets = [ticket(f"normal {n}") for n in range(40)]
+    order, other = order_of(*tickets), order_of(*tickets)
+    for n in range(20):
+        order.add(ticket(f"canceled {n}", priority=Priority.LOW))
+        order.remove(f"canceled {n}")
+    for one in (order, other):
+        one.add(Ticket("low", "ann", Priority.LOW, 100, 10_000))
+    assert taken(order) == taken(other)
+
+
 def test_front_foretells_exactly_what_is_taken_and_changes_nothing() -> None:
     tickets = [
         ticket(f"{n}", f"owner {n % 4}", priority=list(Priority)[n % 3], cost=1 + n * 37 % 50) for n in range(200)

@@ -4,9 +4,9 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
-from sfumato.broker.sqlite_file import SqliteFile
 from sfumato.broker.sqlite_logs import LOG_SCHEMA, READERS_SCHEMA, SqliteEvents, SqliteJobs, trim_events, trim_jobs
 from sfumato.broker.sqlite_work import WORK_SCHEMA, SqliteWork
+from sfumato.sqlite.file import SqliteFile
 
 __all__ = ["SqliteBroker"]
 
@@ -20,7 +20,7 @@ class SqliteBroker:
     frequent events do not wait for jobs. A reader or receiver silent for `takeover_s` is taken for dead.
 
     Raises:
-        UnusableFile: the folder or a file in it can't be used; the detail says what to do.
+        UnusableStore: the folder or a file in it can't be used; the detail says what to do.
     """
 
     def __init__(self, folder: Path, takeover_s: float) -> None:

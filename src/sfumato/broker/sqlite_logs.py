@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from sfumato.broker.sqlite_file import SqliteFile
-from sfumato.broker.wakeup import Bell, look_until
 from sfumato.core.errors import Deposed, TransientError
 from sfumato.core.events import Event, Unreadable, decode_event, decode_job
 from sfumato.core.job import Job
 from sfumato.core.ports import Batch, Lead, Logged
+from sfumato.sqlite.file import SqliteFile
+from sfumato.sqlite.wakeup import Bell, look_until
 
 __all__ = ["LOG_SCHEMA", "READERS_SCHEMA", "SqliteEvents", "SqliteJobs", "trim_events", "trim_jobs"]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from sfumato.broker.sqlite_file import SqliteFile
-from sfumato.broker.wakeup import Bell, look_until
 from sfumato.core.errors import TransientError
 from sfumato.core.events import decode_work
 from sfumato.core.job import Work
 from sfumato.core.ports import Received
+from sfumato.sqlite.file import SqliteFile
+from sfumato.sqlite.wakeup import Bell, look_until
 
 __all__ = ["WORK_SCHEMA", "SqliteWork"]
 

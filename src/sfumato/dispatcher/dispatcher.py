@@ -74,7 +74,8 @@ class Dispatcher:
         self._ledger = Ledger(lead, self._jobs.takeover_s, self._weights)
         self._committed, self._committed_at = lead, now
         self._standing, self._stood_at = None, 0.0
-        self._untold = []
+        # Hand-outs of an earlier lead; told first, they are not made twice.
+        await self._tell_untold()
         last, position = await self._jobs.last(), lead.position
         while position < last and (jobs := await self._jobs.read(BATCH, wait_s=0)):
             self._ledger.read(jobs)

@@ -59,8 +59,7 @@ class Fleet:
             self._lane_of[lane] = alive.worker
 
     def hand(self, job_id: str, worker: str, alone: bool) -> None:
-        """A job is in this worker's hands, and in no other's."""
-        self.take(job_id)
+        """A job that is in nobody's hands is now in this worker's."""
         self._where[job_id] = worker
         self._in_hand.setdefault(worker, set()).add(job_id)
         if alone:

@@ -158,7 +158,7 @@ class Ledger:
         for running in alive.running:
             # A beat may be told after the end it was made before.
             if running.job_id in self._ended:
-                pass
+                self._fleet.stopped(running.job_id, alive.worker)
 
     def _end(self, event: Ended) -> None:
         self._ended[event.job_id] = None

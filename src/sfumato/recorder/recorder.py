@@ -192,10 +192,10 @@ async def _record_until(stop: asyncio.Event, recorder: Recorder, registry: Regis
             recorder.watch(model.slug for model in registry)
         try:
             moved = await recorder.turn(time.time())
-            if moved:
-                await _pause(stop, GATHER_S)
-            else:
+            if not moved:
                 await _news(stop, recorder)
+            # What comes in a burst is recorded in one batch, and not while the burst itself needs the cores.
+            await _pause(stop, GATHER_S)
         except TransientError as error:
             # The cursors have not moved: what could not be recorded is read again.
             log.warning("can't record now, trying again every %g s: %s", RETRY_S, error.detail)

@@ -1,48 +1,69 @@
-"""The one end of every job, in SQL: the first insert wins, everyone else reads it."""
+"""The one end of every job, on one host: the first insert wins, everyone else reads it."""
 
+import asyncio
+import sqlite3
 from bisect import bisect_right
-from typing import Any
-
-from sqlalchemy import Select, delete, select
+from pathlib import Path
+from typing import Final, Self
 
 from sfumato.core.job import OUTCOME_LIMIT_BYTES, Outcome
-from sfumato.storage.database import Database
-from sfumato.storage.tables import outcomes
+from sfumato.sqlite.file import SqliteFile
 
-__all__ = ["SqlOutcomes", "fitting"]
+__all__ = ["SqliteOutcomes", "fitting"]
+
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS outcomes (
+    job_id TEXT PRIMARY KEY,
+    at REAL NOT NULL,       -- Unix seconds, when it was decided
+    outcome TEXT NOT NULL   -- JSON of the outcome
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS outcomes_by_age ON outcomes (at);
+"""
+CREATE: Final = "INSERT OR IGNORE INTO outcomes (job_id, at, outcome) VALUES (?, ?, ?)"
+HOLDS: Final = "SELECT outcome FROM outcomes WHERE job_id = ?"
+FORGET: Final = "DELETE FROM outcomes WHERE at < ?"
 
 
-class SqlOutcomes:
-    """`Outcomes` of core.ports: INSERT … ON CONFLICT DO NOTHING in one transaction decides."""
+class SqliteOutcomes:
+    """`Outcomes` of core.ports in one SQLite file, shared by the processes of a host.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._insert = database.insert(outcomes).on_conflict_do_nothing()
+    Raises:
+        UnusableStore: the file can't be opened or written; the detail says what to do.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = SqliteFile(path, SCHEMA, path.parent / "wake")
 
     async def decide(self, outcome: Outcome) -> Outcome:
-        """Create the outcome of its job, unless there is one; gives the one that holds."""
+        """Create the outcome of its job, unless there is one; gives the one that holds.
+
+        Raises:
+            ValueError: it is longer than OUTCOME_LIMIT_BYTES and can't be shortened.
+        """
         fits = fitting(outcome)
-        values = {"job_id": fits.job_id, "at": fits.at, "outcome": fits}
-        async with self._database.write() as connection:
-            if (await connection.execute(self._insert, values)).rowcount:
-                return fits
-            holds: Outcome = (await connection.execute(_of(fits.job_id))).scalar_one()
-        return holds
+        values = (fits.job_id, fits.at, fits.model_dump_json())
+
+        def run(connection: sqlite3.Connection) -> str:
+            connection.execute(CREATE, values)
+            found: tuple[str] = connection.execute(HOLDS, (fits.job_id,)).fetchone()
+            return found[0]
+
+        return Outcome.model_validate_json(await self._file.write(run))
 
     async def get(self, job_id: str) -> Outcome | None:
         """The outcome that holds, if the job has ended."""
-        async with self._database.read() as connection:
-            found: Outcome | None = (await connection.execute(_of(job_id))).scalar()
-        return found
+        found = await self._file.read(lambda connection: connection.execute(HOLDS, (job_id,)).fetchone())
+        return Outcome.model_validate_json(found[0]) if found else None
 
     async def sweep(self, before: float) -> int:
         """Forget outcomes decided before `before` (Unix seconds); how many."""
-        async with self._database.write() as connection:
-            return (await connection.execute(delete(outcomes).where(outcomes.c.at < before))).rowcount
+        return await self._file.write(lambda connection: connection.execute(FORGET, (before,)).rowcount)
 
+    async def __aenter__(self) -> Self:
+        return self
 
-def _of(job_id: str) -> Select[Any]:
-    return select(outcomes.c.outcome).where(outcomes.c.job_id == job_id)
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self._file.close)
 
 
 def fitting(outcome: Outcome) -> Outcome:

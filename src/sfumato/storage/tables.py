@@ -6,9 +6,8 @@ from sqlalchemy import BigInteger, Column, Dialect, Double, Index, MetaData, Sma
 
 from sfumato.core.events import JobRow
 from sfumato.core.frozen import Frozen
-from sfumato.core.job import Outcome
 
-__all__ = ["REVISION", "Json", "cursors", "forgotten", "jobs", "metadata", "outcomes", "parked", "pending"]
+__all__ = ["REVISION", "Json", "cursors", "forgotten", "jobs", "metadata", "parked", "pending"]
 
 REVISION: Final = "0001"
 """The migration that makes exactly these tables; a test compares both."""
@@ -32,15 +31,6 @@ class Json(TypeDecorator[Any]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> Frozen | None:
         return None if value is None else self.of.model_validate_json(value)
 
-
-outcomes: Final = Table(
-    "outcomes",
-    metadata,
-    Column("job_id", Text, primary_key=True),
-    Column("at", Double, nullable=False),
-    Column("outcome", Json(Outcome), nullable=False),
-    Index("outcomes_by_age", "at"),
-)
 
 jobs: Final = Table(
     "jobs",

@@ -17,6 +17,7 @@ __all__ = ["Aborted", "EngineThread"]
 
 log = logging.getLogger(__name__)
 
+
 class Aborted(Exception):
     """The job was taken out of the engine before its end."""
 

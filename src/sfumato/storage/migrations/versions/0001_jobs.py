@@ -1,4 +1,4 @@
-"""The first schema: outcomes, job rows and what the recorder remembers.
+"""The first schema: job rows and what the recorder remembers.
 
 Each migration spells its tables out, so that it makes the same ones after tables.py has moved on.
 """
@@ -11,13 +11,6 @@ down_revision = None
 
 
 def upgrade() -> None:
-    op.create_table(
-        "outcomes",
-        Column("job_id", Text, primary_key=True),
-        Column("at", Double, nullable=False),
-        Column("outcome", Text, nullable=False),
-    )
-    op.create_index("outcomes_by_age", "outcomes", ["at"])
     _jobs()
     op.create_table("forgotten", Column("job_id", Text, primary_key=True))
     op.create_table(
