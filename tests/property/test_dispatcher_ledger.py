@@ -1,5 +1,6 @@
 """Any interleaving of what clients, workers and dispatchers do keeps the ledger's promises."""
 
+from random import Random
 from typing import Any
 
 from hypothesis import settings
@@ -45,8 +46,8 @@ class OneModel(RuleBasedStateMachine):
         self.ended.add(job_id)
         self.tell(Ended(job_id=job_id, at=self.now, attempt=0, delivery=0, outcome=outcome))
 
-    def any_work(self, dice: Any) -> tuple[str, Work]:
-        return dice.choice([(worker, work) for worker, lane in self.lanes.items() for work in lane.values()])  # type: ignore[no-any-return] # hypothesis' Random is untyped
+    def any_work(self, dice: Random) -> tuple[str, Work]:
+        return dice.choice([(worker, work) for worker, lane in self.lanes.items() for work in lane.values()])
 
     @rule(owner=st.sampled_from(["ann", "bob"]), cost=st.integers(1, 100))
     def submit(self, owner: str, cost: int) -> None:
@@ -55,12 +56,12 @@ class OneModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.jobs)
     @rule(dice=pick)
-    def submit_again(self, dice: Any) -> None:
+    def submit_again(self, dice: Random) -> None:
         self.publish(dice.choice(self.jobs))
 
     @precondition(lambda self: self.jobs)
     @rule(dice=pick)
-    def cancel(self, dice: Any) -> None:
+    def cancel(self, dice: Random) -> None:
         self.end(dice.choice(self.jobs).id, State.CANCELED)
 
     @rule(name=st.sampled_from(sorted(SLOTS)))
@@ -89,14 +90,14 @@ class OneModel(RuleBasedStateMachine):
 
     @precondition(lambda self: any(self.lanes.values()))
     @rule(dice=pick)
-    def start(self, dice: Any) -> None:
+    def start(self, dice: Random) -> None:
         worker, work = self.any_work(dice)
         self.started.add((work.job.id, work.attempt, work.delivery))
         self.tell(Started(**_of(work), at=self.now, worker=worker))
 
     @precondition(lambda self: any(self.lanes.values()))
     @rule(dice=pick, how=st.sampled_from(["succeed", "retry", "drain"]))
-    def leave(self, dice: Any, how: str) -> None:
+    def leave(self, dice: Random, how: str) -> None:
         worker, work = self.any_work(dice)
         del self.lanes[worker][work.job.id]
         if how == "succeed" or work.job.id in self.ended:

@@ -14,6 +14,7 @@ from events can be learned again from the log, so a successor that folds both lo
 
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -97,7 +98,7 @@ class Ledger:
         self.cursor = lead.metadata
         self._prefix = Prefix(lead)
         self._entries: dict[str, _Entry] = {}
-        self._ended: dict[str, None] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
         self._order = Order(weights)
         self._fleet = Fleet(silence_s)
         self._held: dict[str, float] = {}
@@ -163,7 +164,7 @@ class Ledger:
     def _end(self, event: Ended) -> None:
         self._ended[event.job_id] = None
         if len(self._ended) > ENDED_KEPT:
-            del self._ended[next(iter(self._ended))]
+            self._ended.popitem(last=False)
         self._fleet.stopped(event.job_id)
         entry = self._entries.pop(event.job_id, None)
         if entry is None:
