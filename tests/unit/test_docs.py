@@ -23,3 +23,11 @@ def test_state_diagram_is_the_table() -> None:
 def test_every_terminal_state_is_drawn_as_an_end() -> None:
     ends = re.findall(r"^    (\w+) --> \[\*\]$", (DOCS / "protocol.md").read_text(), re.MULTILINE)
     assert sorted(ends) == sorted(state for state in State if state.terminal)
+
+
+def test_every_test_that_the_protocol_page_names_exists() -> None:
+    page = (DOCS / "protocol.md").read_text()
+    tests = {path.name: path.read_text() for path in DOCS.parent.joinpath("tests").rglob("test_*.py")}
+    named = re.findall(r"`(?:tests/simulation/)?(test_\w+\.py)(?:::(\w+))?`", page)
+    assert named
+    assert [(file, test) for file, test in named if f"def {test}" not in tests.get(file, "")] == []
