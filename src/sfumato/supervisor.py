@@ -11,7 +11,6 @@ import fcntl
 import logging
 import os
 import shutil
-import signal
 import socket
 import sys
 import time
@@ -25,6 +24,7 @@ from sfumato.config import Settings, child_environment
 from sfumato.core.errors import SfumatoError
 from sfumato.models.registry import Registry
 from sfumato.observability import forget_process, setup_logging
+from sfumato.process import stop_on_signals
 
 __all__ = ["CannotStart", "Supervisor", "backoff_s", "up"]
 
@@ -168,9 +168,7 @@ async def _run(settings: Settings, listener: socket.socket, address: str, folder
     registry = Registry.load(settings.models_file)
     settings = settings.model_copy(update={"live_workers": max(1, settings.workers * len(registry.names()))})
     lifeline, ours = os.pipe()
-    stop = asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    stop = stop_on_signals()
     supervisor = Supervisor(child_environment(settings), [listener.fileno()], lifeline, folder)
     try:
         supervisor.start(Role("gateway", ("gateway", "--fd", str(listener.fileno())), stops=0, grace_s=3.0))

@@ -1,10 +1,8 @@
-"""From settings to ports: the one place that chooses which broker and stores a role talks to, and its event loop."""
+"""From settings to ports: the one place that chooses which broker and which stores a role talks to."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from sfumato.broker.sqlite import SqliteBroker
 from sfumato.config import Settings
@@ -14,9 +12,7 @@ from sfumato.storage.database import Database
 from sfumato.storage.jobs import SqlJobs
 from sfumato.storage.outcomes import SqliteOutcomes
 
-__all__ = ["Ports", "open_ports", "run"]
-
-T = TypeVar("T")
+__all__ = ["Ports", "open_ports"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +40,3 @@ async def open_ports(settings: Settings) -> AsyncIterator[Ports]:
             yield Ports(broker, blobs, outcomes, SqlJobs(rows))
         finally:
             await broker.close()
-
-
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a role to its end, as asyncio.run does, on uvloop's faster loop where it is installed (Windows has none)."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(main)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

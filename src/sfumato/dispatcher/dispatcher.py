@@ -7,7 +7,6 @@ has the clock, the tasks and the signals. A crash at any await leaves what a fre
 import asyncio
 import contextlib
 import logging
-import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -21,7 +20,8 @@ from sfumato.core.ports import Batch, EventLog, JobsReader, Lead, Logged, Outcom
 from sfumato.dispatcher.ledger import Ledger
 from sfumato.models.registry import Registry
 from sfumato.observability import bound_log, count, gauge, setup_logging
-from sfumato.wiring import Ports, open_ports, run
+from sfumato.process import run, stop_on_signals
+from sfumato.wiring import Ports, open_ports
 
 __all__ = ["Dispatcher", "serve"]
 
@@ -224,9 +224,7 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    stop = asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    stop = stop_on_signals()
     registry = Registry.load(settings.models_file)
     tasks: dict[str, asyncio.Task[None]] = {}
     async with open_ports(settings) as ports:

@@ -29,7 +29,8 @@ from sfumato.gateway.submit import SubmitRoutes
 from sfumato.gateway.uploads import InFlight
 from sfumato.models.registry import Registry
 from sfumato.observability import setup_logging
-from sfumato.wiring import open_ports, run
+from sfumato.process import run
+from sfumato.wiring import open_ports
 
 __all__ = ["create_app", "serve"]
 

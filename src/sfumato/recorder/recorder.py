@@ -7,7 +7,6 @@ that stores what was read up to it.
 import asyncio
 import contextlib
 import logging
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,8 +20,9 @@ from sfumato.core.job import Job, Outcome, model_slug
 from sfumato.core.ports import Broker, EventLog, Follower, JobRecorder, JobsLog, Logged, Outcomes, RowChange
 from sfumato.models.registry import Registry
 from sfumato.observability import count, gauge, setup_logging
+from sfumato.process import run, stop_on_signals
 from sfumato.recorder.sweep import Keep, Sweep
-from sfumato.wiring import open_ports, run
+from sfumato.wiring import open_ports
 
 __all__ = ["Place", "Recorder", "serve"]
 
@@ -171,9 +171,7 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    stop = asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    stop = stop_on_signals()
     registry = Registry.load(settings.models_file)
     async with open_ports(settings) as ports:
         recorder = Recorder((model.slug for model in registry), ports.broker, ports.rows, ports.outcomes)

@@ -21,7 +21,8 @@ from sfumato.engine import backends
 from sfumato.engine.engine import Engine
 from sfumato.models.registry import Model, Registry
 from sfumato.observability import gauge, setup_logging
-from sfumato.wiring import open_ports, run
+from sfumato.process import run
+from sfumato.wiring import open_ports
 from sfumato.worker.duties import Duties
 from sfumato.worker.engine_thread import EngineThread
 from sfumato.worker.runner import JobRunner
