@@ -71,8 +71,8 @@ class SqliteFile:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._turns = _Turns(file)
-            self._writing, self._reading = self._connect(), self._connect()
             with self._turns.taken():
+                self._writing, self._reading = self._connect(), self._connect()
                 self._writing.executescript(schema)
         except (OSError, sqlite3.Error) as error:
             raise UnusableStore(explain(file, error)) from error

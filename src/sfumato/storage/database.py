@@ -1,6 +1,7 @@
 """An async SQL database: opening, migrating, transactions, and everything that only SQLite needs."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -73,15 +74,25 @@ class Database:
             raise TransientError(f"database {self._name}: {_cause(error)}. {_advice(error)}") from error
 
     async def _prepare(self, path: Path) -> None:
-        try:
-            await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-            async with self._reading.connect() as connection:
-                ready = await connection.run_sync(_revision) == REVISION
-            if not ready:
-                async with self._writing.begin() as connection:
-                    await connection.run_sync(_migrate)
-        except (exc.DBAPIError, OSError) as error:
-            raise UnusableStore(f"database {path} can't be opened: {_cause(error)}. {_advice(error)}") from error
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+                return await self._migrated()
+            except (exc.DBAPIError, OSError) as error:
+                # Turning a fresh file to write-ahead logging does not wait for its turn as other writes do.
+                if "locked" not in _cause(error) or time.monotonic() > deadline:
+                    raise UnusableStore(
+                        f"database {path} can't be opened: {_cause(error)}. {_advice(error)}"
+                    ) from error
+            await asyncio.sleep(0.05)
+
+    async def _migrated(self) -> None:
+        async with self._reading.connect() as connection:
+            ready = await connection.run_sync(_revision) == REVISION
+        if not ready:
+            async with self._writing.begin() as connection:
+                await connection.run_sync(_migrate)
 
 
 def _revision(connection: Connection) -> str | None:
