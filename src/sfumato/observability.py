@@ -160,7 +160,8 @@ def setup_logging(role: str, level: str, form: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines(role, form))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("alembic").setLevel("WARNING")
+    for chatty in ("alembic", "aiosqlite"):
+        logging.getLogger(chatty).setLevel("WARNING")
 
 
 def benchmark(model_name: str, file: Path | None) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -180,6 +180,7 @@ async def _run(settings: Settings, listener: socket.socket, address: str, folder
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 2.0)
             if registry.refresh():
+                log.info("the models are now: %s", ", ".join(registry.names()))
                 await _adjust_workers(supervisor, registry, settings)
         ready.cancel()
         log.info("stopping; a second signal changes nothing")

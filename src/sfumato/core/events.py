@@ -91,7 +91,10 @@ class Running(Frozen):
 
 
 class Alive(Frozen):
-    """A worker's beat, about every 2 s and when a step count changed. `slots` is how many jobs it can hold at once."""
+    """A worker's beat, about every 2 s and when a step count changed. `slots` is how many jobs it can hold at once.
+
+    A worker that can't load its model says so with its last word: no slots, and why in `trouble`.
+    """
 
     kind: Literal["alive"] = "alive"
     version: int = VERSION
@@ -101,6 +104,7 @@ class Alive(Frozen):
     lanes: tuple[int, ...]
     running: tuple[Running, ...] = ()
     draining: bool = False
+    trouble: str = ""
 
 
 class Standing(Frozen):

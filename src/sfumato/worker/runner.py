@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from sfumato.core.errors import EngineDead, SfumatoError, TransientError
 from sfumato.core.events import Running
+from sfumato.core.params import evaluations
 from sfumato.core.ports import Received
 from sfumato.engine import images
 from sfumato.engine.engine import Pixels
@@ -104,7 +105,7 @@ class JobRunner:
             )
             self.changed.set()
 
-        progress(0, 0)
+        progress(0, evaluations(held.job.params.num_inference_steps, held.job.params.strength))
         try:
             return await self._generate(held.receipt, held.job, prepared.pixels, progress)
         finally:

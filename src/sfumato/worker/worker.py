@@ -146,9 +146,14 @@ class Worker:
 async def _work(settings: Settings, model: Model) -> None:
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
     threads = settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.live_workers))
-    backend = await asyncio.to_thread(backends.load, model.backend, model.path, threads, model.rules)
     async with open_ports(settings) as ports:
         work, events = ports.broker.work(model.slug), ports.broker.events(model.slug)
+        try:
+            backend = await asyncio.to_thread(backends.load, model.backend, model.path, threads, model.rules)
+        except backends.BackendUnusable as error:
+            last = Alive(at=time.time(), worker=name, slots=0, lanes=(), draining=True, trouble=error.detail)
+            await events.append([last])
+            raise
         engine = EngineThread(Engine(backend, model.batch), model.slug)
         duties = Duties(name, work, events, ports.blobs, ports.outcomes, RetryPolicy())
         runner = JobRunner(model.slug, duties, engine, settings.max_input_pixels, settings.benchmark_file)
@@ -170,6 +175,9 @@ def serve(settings: Settings, model_name: str) -> int:
     model = Registry.load(settings.models_file).get(model_name)
     try:
         run(_work(settings, model))
+    except backends.BackendUnusable as error:
+        log.error("%s can't be served: %s", model.name, error.detail)
+        return 1
     except EngineDead as error:
         log.error("%s; this process ends and a fresh one takes over", error.detail)
         # Not a clean exit: the engine's thread may hang in the device, and no destructor may wait for it.
