@@ -32,7 +32,7 @@ class Service:
         self,
         folder: Path,
         *,
-        models: str = SIMULATED,
+        models: str | None = SIMULATED,
         environment: Mapping[str, str] | None = None,
         most_file_kib: int | None = None,
     ) -> None:
@@ -42,7 +42,8 @@ class Service:
         self.data_dir = folder / "data"
         self.log = folder / "up.log"
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        (self.data_dir / "models.toml").write_text(models)
+        if models is not None:
+            (self.data_dir / "models.toml").write_text(models)
         self._environment = dict(os.environ) | dict(environment or {})  # noqa: TID251 - the child's, handed through
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""

@@ -76,6 +76,13 @@ class Settings(BaseSettings):
         None, description="Folder in which the processes of one host share their metrics; set by `sfumato up`."
     )
 
+    @field_validator("models")
+    @classmethod
+    def _there(cls, models: Path | None) -> Path | None:
+        if models is not None and not models.is_file():
+            raise ValueError(f"there is no file {models}; make it, or leave the setting out")
+        return models
+
     @field_validator("public_url")
     @classmethod
     def _no_trailing_slash(cls, url: str) -> str:
@@ -84,10 +91,14 @@ class Settings(BaseSettings):
         return url.rstrip("/")
 
     @property
-    def models_file(self) -> Path | None:
-        """Where the models are listed, if anywhere."""
-        beside = self.data_dir / "models.toml"
-        return self.models or (beside if beside.exists() else None)
+    def models_file(self) -> Path:
+        """Where the models are listed; in the data folder the list may be missing, or come later."""
+        return self.models or self.data_dir / "models.toml"
+
+    @property
+    def last_models_file(self) -> Path:
+        """Where `sfumato up` keeps the last list that was right, for children that start while it is being edited."""
+        return self.data_dir / "models.last-good"
 
     @model_validator(mode="after")
     def _lasting_in_order(self) -> Self:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from sfumato.config import Settings, child_environment
 from sfumato.core.errors import SfumatoError
-from sfumato.models.registry import Registry
+from sfumato.models.registry import Model, Registry
 from sfumato.observability import forget_process, setup_logging
 from sfumato.process import stop_on_signals
 
@@ -46,12 +46,17 @@ class CannotStart(SfumatoError):
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What one child runs, and how long it may take to leave. Roles stop in the order of `stops`."""
+    """What one child runs, and how long it may take to leave. Roles stop in the order of `stops`.
+
+    `fds` are inherited by this child alone; `model` is what a worker serves.
+    """
 
     name: str
     arguments: tuple[str, ...]
     stops: int
     grace_s: float
+    fds: tuple[int, ...] = ()
+    model: Model | None = None
 
 
 @dataclass(slots=True)
@@ -72,11 +77,8 @@ def backoff_s(deaths: int) -> float:
 class Supervisor:
     """Keeps one process per role alive until told to stop."""
 
-    def __init__(
-        self, environment: Mapping[str, str], pass_fds: Sequence[int], lifeline: int, metrics_dir: Path
-    ) -> None:
-        self._metrics_dir = metrics_dir
-        self._environment, self._pass_fds, self._lifeline = dict(environment), tuple(pass_fds), lifeline
+    def __init__(self, environment: Mapping[str, str], lifeline: int, metrics_dir: Path) -> None:
+        self._environment, self._lifeline, self._metrics_dir = dict(environment), lifeline, metrics_dir
         self.children: dict[str, Child] = {}
 
     def start(self, role: Role) -> None:
@@ -101,15 +103,24 @@ class Supervisor:
         deaths = 0
         while not child.stopping:
             born = time.monotonic()
-            child.process = await self._spawn(child.role)
-            status = await child.process.wait()
-            forget_process(child.process.pid, self._metrics_dir)
+            how = await self._live(child)
             if child.stopping:
                 return
             deaths = 1 if time.monotonic() - born > SETTLED_S else deaths + 1
             pause_s = backoff_s(deaths)
-            log.warning("%s ended with status %d; starting it again in %.1f s", child.role.name, status, pause_s)
+            log.warning("%s %s; starting it again in %.1f s", child.role.name, how, pause_s)
             await asyncio.sleep(pause_s)
+
+    async def _live(self, child: Child) -> str:
+        """One life of a child, and how it ended."""
+        try:
+            child.process = await self._spawn(child.role)
+            status = await child.process.wait()
+            forget_process(child.process.pid, self._metrics_dir)
+        except OSError as error:
+            # No process, no memory, no descriptor left: a moment later there may be.
+            return f"could not be started ({error})"
+        return f"ended with status {status}"
 
     async def _spawn(self, role: Role) -> asyncio.subprocess.Process:
         # A session of its own: Ctrl-C reaches the parent alone, which then ends the children in order.
@@ -122,7 +133,7 @@ class Supervisor:
             str(self._lifeline),
             env=self._environment,
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(*self._pass_fds, self._lifeline),
+            pass_fds=(*role.fds, self._lifeline),
             start_new_session=True,
         )
 
@@ -166,12 +177,14 @@ def up(settings: Settings) -> int:
 
 async def _run(settings: Settings, listener: socket.socket, address: str, folder: Path) -> int:
     registry = Registry.load(settings.models_file)
+    registry.keep(settings.last_models_file)
     settings = settings.model_copy(update={"live_workers": max(1, settings.workers * len(registry.names()))})
     lifeline, ours = os.pipe()
     stop = stop_on_signals()
-    supervisor = Supervisor(child_environment(settings), [listener.fileno()], lifeline, folder)
+    supervisor = Supervisor(child_environment(settings), lifeline, folder)
     try:
-        supervisor.start(Role("gateway", ("gateway", "--fd", str(listener.fileno())), stops=0, grace_s=3.0))
+        fd = listener.fileno()
+        supervisor.start(Role("gateway", ("gateway", "--fd", str(fd)), stops=0, grace_s=3.0, fds=(fd,)))
         supervisor.start(Role("dispatcher", ("dispatcher",), stops=1, grace_s=2.0))
         supervisor.start(Role("recorder", ("recorder",), stops=3, grace_s=2.0))
         await _adjust_workers(supervisor, registry, settings)
@@ -180,6 +193,7 @@ async def _run(settings: Settings, listener: socket.socket, address: str, folder
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 2.0)
             if registry.refresh():
+                registry.keep(settings.last_models_file)
                 log.info("the models are now: %s", ", ".join(registry.names()))
                 await _adjust_workers(supervisor, registry, settings)
         ready.cancel()
@@ -192,12 +206,17 @@ async def _run(settings: Settings, listener: socket.socket, address: str, folder
 
 
 async def _adjust_workers(supervisor: Supervisor, registry: Registry, settings: Settings) -> None:
-    """Start the workers of models that came, end those of models that went."""
-    wanted = {f"worker {model.name} {n}": model.name for model in registry for n in range(settings.workers)}
-    gone = [name for name in supervisor.children if name.startswith("worker ") and name not in wanted]
-    await supervisor.stop(gone, STOP_WITHIN_S)
-    for name, model_name in wanted.items():
-        supervisor.start(Role(name, ("worker", model_name), stops=2, grace_s=settings.drain_s + 1.0))
+    """Start the workers of models that came, end those of models that went, and both for models that changed."""
+    grace_s = settings.drain_s + 1.0
+    wanted = {
+        (name := f"worker {model.name} {n}"): Role(name, ("worker", model.name), stops=2, grace_s=grace_s, model=model)
+        for model in registry
+        for n in range(settings.workers)
+    }
+    present = {name: child.role for name, child in supervisor.children.items() if child.role.model is not None}
+    await supervisor.stop([name for name, role in present.items() if wanted.get(name) != role], STOP_WITHIN_S)
+    for role in wanted.values():
+        supervisor.start(role)
 
 
 async def _say_when_ready(address: str) -> None:

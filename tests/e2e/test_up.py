@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -100,11 +101,7 @@ def test_a_model_added_to_models_toml_is_served(tmp_path: Path) -> None:
         models = service.data_dir / "models.toml"
         models.write_text(models.read_text() + '\n[models.second]\nbackend = "simulated"\n')
 
-        def accepted() -> str | None:
-            status, answer = post_picture(service.url, _picture(), model_name="second", prompt="x")
-            return str(answer["id"]) if status == 202 else None
-
-        job_id = poll(accepted, within_s=20, every_s=0.3)
+        job_id = poll(lambda: _accepted(service, "second"), within_s=20, every_s=0.3)
         poll(lambda: service.job(job_id)["status"] == "succeeded", within_s=30)
 
 
@@ -133,3 +130,39 @@ def test_a_data_folder_that_cannot_be_written_is_named_at_start(tmp_path: Path) 
 def _up(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sfumato", "up", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def _accepted(service: Service, model: str) -> str | None:
+    """The id of a job, when the gateway answers and knows the model."""
+    with suppress(OSError):
+        status, answer = post_picture(service.url, _picture(), model_name=model, prompt="x")
+        return str(answer["id"]) if status == 202 else None
+    return None
+
+
+def test_a_list_of_models_that_comes_later_is_served_by_every_role(tmp_path: Path) -> None:
+    with Service(tmp_path, models=None) as service:
+        (service.data_dir / "models.toml").write_text('[models.later]\nbackend = "simulated"\n')
+        os.kill(poll(lambda: service.roles().get("gateway")), signal.SIGKILL)
+
+        job_id = poll(lambda: _accepted(service, "later"), within_s=20, every_s=0.3)
+        poll(lambda: service.job(job_id)["status"] == "succeeded", within_s=30)
+
+
+def test_a_broken_list_of_models_stops_nobody_from_being_started_again(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        roles = poll(lambda: service.roles() if len(service.roles()) == 4 else None)
+        (service.data_dir / "models.toml").write_text("[models.quick\n")
+        for pid in roles.values():
+            os.kill(pid, signal.SIGKILL)
+
+        job_id = poll(lambda: _accepted(service, "quick"), within_s=20, every_s=0.3)
+        poll(lambda: service.job(job_id)["status"] == "succeeded", within_s=30)
+
+
+def test_a_model_that_changed_gets_a_new_worker(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        first = poll(lambda: service.roles().get("worker"))
+        models = service.data_dir / "models.toml"
+        models.write_text(models.read_text().replace("batch = 4", "batch = 2"))
+        poll(lambda: service.roles().get("worker") not in (None, first), within_s=20)

@@ -327,3 +327,20 @@ async def test_positions_go_on_growing_after_everything_was_trimmed(tmp_path: Pa
         await events.append([alive])
 
         assert [logged.position for logged in (await events.follow(cursor, limit=10, wait_s=0)).items] == [3]
+
+
+def test_a_stray_file_among_the_wake_ups_stops_nothing(tmp_path: Path) -> None:
+    async def published() -> int:
+        broker = SqliteBroker(tmp_path, takeover_s=1)
+        stray = tmp_path / "wake" / "jobs.restyle" / ".DS_Store"
+        stray.parent.mkdir(parents=True)
+        stray.touch()
+        (stray.parent / "1").mkdir()
+        jobs = broker.jobs("restyle")
+        for number in range(3):
+            await jobs.publish(make_job(number))
+        found = await jobs.follow("", 10, wait_s=0)
+        await broker.close()
+        return len(found.items)
+
+    assert asyncio.run(published()) == 3

@@ -143,8 +143,42 @@ def test_what_is_wrong_in_a_plain_list_is_said_with_its_line(tmp_path: Path, tex
     assert said in complaint(written(tmp_path, text, "model_names.txt"))
 
 
-def test_missing_file_is_said(tmp_path: Path) -> None:
-    assert "no such file" in complaint(tmp_path / "models.toml")
+def test_a_list_that_is_not_there_may_come(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    registry = Registry.load(file)
+    before = registry.names()
+
+    file.write_text('[models.a]\nbackend = "simulated"\n')
+
+    assert before == (BUNDLED,)
+    assert registry.refresh()
+    assert registry.names() == ("a",)
+
+
+def test_while_a_list_is_wrong_the_last_right_one_stands_in(tmp_path: Path) -> None:
+    file, last = tmp_path / "models.toml", tmp_path / "models.last-good"
+    file.write_text('[models.a]\nbackend = "simulated"\n')
+    Registry.load(file).keep(last)
+    file.write_text("[models.a\n")
+
+    registry = Registry.load(file, last)
+
+    assert registry.names() == ("a",)
+    file.write_text('[models.b]\nbackend = "simulated"\n')
+    assert registry.refresh()
+    assert registry.names() == ("b",)
+
+
+def test_slots_that_a_folder_publishes_wrongly_are_said(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    rules = {"shapes": [[64, 64]]}
+    (folder / "sfumato.json").write_text(json.dumps({"slots": "many", "rules": rules}))
+    file = tmp_path / "models.toml"
+    file.write_text('[models.a]\nbackend = "simulated"\npath = "weights"\n')
+
+    with pytest.raises(BadModels, match=r"slots in its .* is 'many'"):
+        Registry.load(file)
 
 
 def test_broken_card_in_a_models_folder_is_said(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> None:
     stop = stop_on_signals()
-    registry = Registry.load(settings.models_file)
+    registry = Registry.load(settings.models_file, settings.last_models_file)
     tasks: dict[str, asyncio.Task[None]] = {}
     async with open_ports(settings) as ports:
         while not stop.is_set():

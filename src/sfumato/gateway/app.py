@@ -151,7 +151,7 @@ def serve(settings: Settings, fd: int | None = None) -> int:
 
 
 async def _serve(settings: Settings, fd: int | None) -> int:
-    registry = Registry.load(settings.models_file)
+    registry = Registry.load(settings.models_file, settings.last_models_file)
     async with open_ports(settings) as ports:
         app = create_app(settings, registry, ports.broker, ports.blobs, ports.outcomes, ports.rows)
         config = uvicorn.Config(

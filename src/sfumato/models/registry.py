@@ -73,16 +73,31 @@ class Registry:
         self._models, self._file, self._stamp = models, file, stamp
 
     @classmethod
-    def load(cls, file: Path | None) -> Self:
-        """Read `file`: models.toml, or with any other ending a plain list of names.
+    def load(cls, file: Path | None, last: Path | None = None) -> Self:
+        """Read `file`: models.toml, or with any other ending a plain list of names. A file that is not there may come.
+
+        While `file` is wrong, `last` stands in for it if there is one: what `keep` wrote when it was right.
 
         Raises:
-            BadModels: it is not there or not right; the message says where and what may stand there.
+            BadModels: it is not right; the message says where and what may stand there.
         """
         stamp = _stamp(file)
-        if file is not None and stamp is None:
-            raise BadModels(f"{file}: there is no such file. Make it, or leave the setting out.")
-        return cls(_read(file), file, stamp)
+        try:
+            return cls(_read(file), file, stamp)
+        except BadModels as error:
+            if file is None or last is None or not last.exists():
+                raise
+            log.error("%s The models stay as they were.", error.detail)
+            return cls(_parsed(last.read_text("utf-8"), file), file, stamp)
+
+    def keep(self, last: Path) -> None:
+        """Write down the list as it is now, for `load`; call it when `load` or `refresh` found it right."""
+        if self._file is not None and self._file.exists():
+            fresh = last.with_suffix(".new")
+            fresh.write_bytes(self._file.read_bytes())
+            fresh.replace(last)
+        else:
+            last.unlink(missing_ok=True)
 
     def get(self, name: str) -> Model:
         """The model of this name.
@@ -113,6 +128,9 @@ class Registry:
         except BadModels as error:
             log.error("%s The models stay as they were.", error.detail)
             return False
+        except Exception:
+            log.exception("%s: can't be read. The models stay as they were.", self._file)
+            return False
         changed = models != self._models
         self._models = models
         return changed
@@ -127,12 +145,16 @@ def _stamp(file: Path | None) -> tuple[int, int] | None:
 
 
 def _read(file: Path | None) -> dict[str, Model]:
-    if file is None:
+    if file is None or not file.exists():
         return _with_slugs_apart([_model(BUNDLED, {}, "the bundled model", Path())], "the bundled model")
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadModels(f"{file}: can't be read: {error}.") from error
+    return _parsed(text, file)
+
+
+def _parsed(text: str, file: Path) -> dict[str, Model]:
     models = _from_toml(text, file) if file.suffix == ".toml" else _from_names(text, file)
     return _with_slugs_apart(models, str(file)) if models else _read(None)
 
@@ -183,7 +205,7 @@ def _model(name: str, table: Any, where: str, folder: Path) -> Model:
         rules=_rules(published.get("rules", {}), entry.rules, where),
         max_backlog=entry.max_backlog,
         batch=entry.batch,
-        slots=entry.slots or int(published.get("slots", SLOTS_PER_ROW * entry.batch)),
+        slots=entry.slots or _published_slots(published, where) or SLOTS_PER_ROW * entry.batch,
         summary=entry.summary or str(published.get("summary", "")),
     )
 
@@ -200,6 +222,13 @@ def _published(path: Path, backend: str, where: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("rules", {}), dict):
         raise BadModels(f"{where}: {file} must be an object, and its rules too.")
     return content
+
+
+def _published_slots(published: Mapping[str, Any], where: str) -> int | None:
+    slots = published.get("slots")
+    if slots is not None and not (isinstance(slots, int) and slots >= 1):
+        raise BadModels(f"{where}: slots in its sfumato.json is {slots!r}; it must be a whole number of at least 1.")
+    return slots
 
 
 def _rules(published: Mapping[str, Any], given: Mapping[str, Any], where: str) -> ModelRules:

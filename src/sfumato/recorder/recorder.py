@@ -172,7 +172,7 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> None:
     stop = stop_on_signals()
-    registry = Registry.load(settings.models_file)
+    registry = Registry.load(settings.models_file, settings.last_models_file)
     async with open_ports(settings) as ports:
         recorder = Recorder((model.slug for model in registry), ports.broker, ports.rows, ports.outcomes)
         keep = Keep(settings.input_keep_s, settings.log_keep_s, settings.result_keep_s)

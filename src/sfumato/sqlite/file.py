@@ -131,10 +131,16 @@ class SqliteFile:
     def _write_groups(self) -> None:
         while (first := self._waiting.get()) is not None:
             group = [first, *self._others()]
-            results = self._commit(group)
+            _answer(group, self._commit(group))
             for topic in {write.rings for write in group} - {""}:
-                self._ringer.ring(topic)
-            _answer(group, results)
+                self._ring(topic)
+
+    def _ring(self, topic: str) -> None:
+        try:
+            self._ringer.ring(topic)
+        except Exception:
+            # Who waits polls as well; this thread must go on whatever is wrong with a wake-up.
+            log.exception("nobody could be woken up for %s", topic)
 
     def _others(self) -> Iterator[_Write]:
         for _ in range(GROUP_LIMIT - 1):

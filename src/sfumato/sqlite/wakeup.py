@@ -88,9 +88,11 @@ class Ringer:
             ports = os.listdir(place)
         except OSError:
             return
-        for port in ports:
+        # Other programs leave files of their own in any folder; only port numbers are ours.
+        for port in filter(str.isdecimal, ports):
             if not self._reaches(int(port)):
-                (place / port).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    (place / port).unlink()
 
     def _reaches(self, port: int) -> bool:
         # Only a connected socket hears of ECONNREFUSED, and on loopback it does before `send` returns.

@@ -128,6 +128,8 @@ def _advice(error: Exception) -> str:
         return "Free space on its disk."
     if "readonly" in cause or "unable to open" in cause:
         return "Make its folder exist and be writable."
+    if "malformed" in cause or "not a database" in cause:
+        return "Stop the service and move this file away: it is built again from the logs."
     if "locked" in cause:
         return "Another process is writing for long; try again."
     return "Check its disk and folder."

@@ -172,7 +172,7 @@ def serve(settings: Settings, model_name: str) -> int:
         UnknownModel: no model has this name; the message lists the known ones.
     """
     setup_logging("worker", settings.log_level, settings.log_format)
-    model = Registry.load(settings.models_file).get(model_name)
+    model = Registry.load(settings.models_file, settings.last_models_file).get(model_name)
     try:
         run(_work(settings, model))
     except backends.BackendUnusable as error:
