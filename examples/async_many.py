@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sfumato import AsyncClient
+from sfumato import AsyncClient, SfumatoError
 
 
 async def restyle(client: AsyncClient, picture: Path, prompt: str, out: Path) -> Path:
@@ -17,10 +17,17 @@ async def restyle(client: AsyncClient, picture: Path, prompt: str, out: Path) ->
     return result.save(out / f"{picture.stem} {prompt}{result.suffix}")
 
 
-async def restyle_all(url: str, picture: Path, prompts: Sequence[str], out: Path) -> None:
+async def restyle_all(url: str, picture: Path, prompts: Sequence[str], out: Path) -> int:
+    failed = 0
     async with AsyncClient(url) as client:
+        await client.models()  # A service that is not there is told once, not once per prompt.
         for next_one in asyncio.as_completed([restyle(client, picture, prompt, out) for prompt in prompts]):
-            sys.stdout.write(f"{await next_one}\n")
+            try:
+                sys.stdout.write(f"{await next_one}\n")
+            except SfumatoError as error:
+                failed += 1
+                sys.stderr.write(f"{error}\n")
+    return failed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,8 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     asked = parser.parse_args(arguments)
-    asyncio.run(restyle_all(asked.url, asked.picture, asked.prompts, asked.out))
-    return 0
+    try:
+        failed = asyncio.run(restyle_all(asked.url, asked.picture, asked.prompts, asked.out))
+    except SfumatoError as error:
+        sys.exit(str(error))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

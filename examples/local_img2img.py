@@ -13,16 +13,7 @@ from sfumato import Client, SfumatoError
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Restyle every picture of a folder.")
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("images"))
-    parser.add_argument("--model", default="restyle")
-    parser.add_argument("--prompt", default="stained glass")
-    parser.add_argument("--priority", choices=["high", "normal", "low"], default="normal")
-    parser.add_argument("--out", type=Path, default=Path("out"))
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
-    asked = parser.parse_args(arguments)
-
+def restyle_folder(asked: argparse.Namespace) -> int:
     pictures = sorted(path for path in asked.folder.iterdir() if path.suffix.lower() in PICTURES)
     failed = 0
     with Client(asked.url) as client:
@@ -35,7 +26,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except SfumatoError as error:
                 failed += 1
                 sys.stdout.write(f"[{number}/{len(jobs)}] {path}: {error}\n")
-    return 1 if failed else 0
+    return failed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Restyle every picture of a folder.")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("images"))
+    parser.add_argument("--model", default="restyle")
+    parser.add_argument("--prompt", default="stained glass")
+    parser.add_argument("--priority", choices=["high", "normal", "low"], default="normal")
+    parser.add_argument("--out", type=Path, default=Path("out"))
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    asked = parser.parse_args(arguments)
+    try:
+        return 1 if restyle_folder(asked) else 0
+    except (SfumatoError, OSError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ BASE = "http://service"
 _JOB = re.compile(r"/api/jobs/([0-9a-f-]{36})(/result|/cancel)?$")
 
 
-def job_json(job_id: str, **changes: Any) -> dict[str, Any]:
+def job_json(job_id: str, base: str = BASE, **changes: Any) -> dict[str, Any]:
     """A job as the service tells it; queued unless `changes` say otherwise."""
-    links = {f"{name}_url": f"{BASE}/api/jobs/{job_id}/{name}?token=t" for name in ("result", "events")}
-    plain = {"id": job_id, "status": "queued", "status_url": f"{BASE}/api/jobs/{job_id}?token=t", **links}
+    links = {f"{name}_url": f"{base}/api/jobs/{job_id}/{name}?token=t" for name in ("result", "events")}
+    plain = {"id": job_id, "status": "queued", "status_url": f"{base}/api/jobs/{job_id}?token=t", **links}
     more = {"model_name": "restyle", "priority": "normal", "prompt": "", "created_at": "2026-01-02T03:04:05.006Z"}
     return plain | more | changes
 
@@ -30,11 +30,13 @@ def problem(status: int, slug: str, *, headers: Mapping[str, str] | None = None,
 class FakeService:
     """A callable for httpx.MockTransport. A job moves one state at each look, and its result is `picture`.
 
-    A picture whose bytes contain `broken` ends failed.
+    A picture whose bytes contain `broken` ends failed, one that contains `no picture` is refused. Links begin with
+    `base`.
     """
 
     def __init__(self, picture: bytes = b"result", models: Sequence[str] = ("restyle",)) -> None:
         self.picture, self.models = picture, tuple(models)
+        self.base = BASE
         self.jobs: dict[str, dict[str, Any]] = {}
         self.requests: list[httpx.Request] = []
         self._doomed: set[str] = set()
@@ -62,11 +64,17 @@ class FakeService:
         asked = dict(request.url.params)
         if asked["model_name"] not in self.models:
             return problem(404, "unknown-model", known_models=list(self.models))
+        if b"no picture" in request.content:
+            return problem(415, "unsupported-picture", detail="This is no picture.")
         key = request.headers["Idempotency-Key"]
         job_id = self._keys.setdefault(key, f"0190b0f0-0000-7000-8000-{len(self._keys):012d}")
         self.jobs.setdefault(
             job_id,
-            job_json(job_id, **{name: asked[name] for name in ("model_name", "prompt", "priority") if name in asked}),
+            job_json(
+                job_id,
+                self.base,
+                **{name: asked[name] for name in ("model_name", "prompt", "priority") if name in asked},
+            ),
         )
         if b"broken" in request.content:
             self._doomed.add(job_id)

@@ -1,10 +1,24 @@
 import shutil
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from sfumato.cli import doctor, main
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Answers as the gateway's /healthz does."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/healthz" else 404)
+        self.end_headers()
+        self.wfile.write(b'{"status":"ok"}')
+
+    def log_message(self, *_: object) -> None:
+        """Not onto the tests' standard error."""
 
 
 @pytest.fixture
@@ -33,6 +47,21 @@ def test_a_port_in_use_is_told(tmp_path: Path, port: int, capsys: pytest.Capture
         taken.listen()
         assert examine(tmp_path, port) == 1
     assert f"✗ port {port}" in capsys.readouterr().out
+
+
+def test_a_port_on_which_a_service_answers_is_as_it_should_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert examine(tmp_path, server.server_port) == 0
+    assert f"✓ port {server.server_port} on 127.0.0.1: a service answers there" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no folder here that nobody can write into")
+def test_a_data_folder_that_cannot_be_made_is_told(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert examine(Path("/proc/foo"), port) == 1
+    assert "✗ data folder /proc/foo: /proc can't be written" in capsys.readouterr().out
 
 
 def test_a_data_folder_that_is_a_file_is_told(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sfumato.cli import main, options
-from sfumato.client import flows
+from sfumato.cli import main, options, show
+from sfumato.client import JobInfo, flows
+from sfumato.client.batch import Order, Sent
 from sfumato.core.retry import RetryPolicy
-from tests.fake_service import FakeService
+from tests.fake_service import FakeService, job_json
 
 Run = Callable[..., int]
 
@@ -40,8 +41,55 @@ def submit(run: Run, *arguments: object) -> int:
 def test_submit_prints_the_access_link(run: Run, boat: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert submit(run, boat) == 0
     assert capsys.readouterr().out == (
-        "boat  http://service/api/jobs/0190b0f0-0000-7000-8000-000000000000/result?token=t\n"
+        f"{boat}  http://service/api/jobs/0190b0f0-0000-7000-8000-000000000000/result?token=t\n"
     )
+
+
+def test_links_stand_in_the_order_given_with_the_files_own_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    orders = [Order(tmp_path / name, "lake", {}) for name in ("lake.png", "lake.jpg", "refused.png", "lake.webp")]
+    job = JobInfo.model_validate(job_json("0190b0f0-0000-7000-8000-000000000000"))
+    with show.Board(orders, follow=False, links=True) as board:
+        for sent in (Sent(orders[3], job), Sent(orders[1], job), Sent(orders[2]), Sent(orders[0], job)):
+            board.told(sent)
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == [
+        str(tmp_path / name) for name in ("lake.png", "lake.jpg", "lake.webp")
+    ]
+
+
+def test_a_wrong_model_is_told_once_for_many_pictures(
+    run: Run, service: FakeService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).write_bytes(b"picture")
+    assert run("submit", tmp_path, "--model", "restile", "--prompt", "neon") == 1
+    assert capsys.readouterr().err.count("restile") == 1
+    assert [request.method for request in service.requests] == ["GET", "POST"]
+
+
+def test_out_that_is_a_file_is_a_wrong_command_line(
+    run: Run, boat: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert submit(run, boat, "--out", boat) == 2
+    told = capsys.readouterr().err
+    assert "--out" in told
+    assert "is a file" in told
+
+
+def test_a_wrong_choice_is_told_in_plain_words(
+    run: Run, boat: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert submit(run, boat, "--priority", "urgent") == 2
+    assert "Invalid value for '--priority': 'urgent' is not one of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["submit"], ["bench", "engine"], []])
+def test_a_flag_has_no_type_in_the_help(run: Run, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert run(*words, "--help") == 0
+    assert "bool" not in capsys.readouterr().out
 
 
 def test_submit_sends_what_was_asked(run: Run, service: FakeService, boat: Path) -> None:
@@ -147,6 +195,17 @@ def test_get_out_saves_the_result_under_the_id(run: Run, service: FakeService, b
     assert (tmp_path / "out" / f"{job_id(service)}.png").read_bytes() == b"mosaic"
 
 
+def test_a_public_address_out_of_reach_is_never_asked(
+    run: Run, service: FakeService, boat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.base = "https://pictures.example"
+    assert submit(run, boat, "--out", tmp_path / "out") == 0
+    assert run("get", job_id(service), "--out", tmp_path / "again") == 0
+    assert run("watch", job_id(service)) == 0
+    assert {request.url.host for request in service.requests} == {"127.0.0.1"}
+    assert capsys.readouterr().out.count("https://pictures.example/api/jobs/") == 3
+
+
 def test_get_of_an_unknown_job_fails(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("get", "0190b0f0-0000-7000-8000-00000000000f") == 1
     assert "There is no such job." in capsys.readouterr().err
@@ -194,6 +253,65 @@ def test_jobs_lists_only_what_was_asked_for(
     assert capsys.readouterr().out == ""
     assert run("jobs", "--limit", "5") == 0
     assert job_id(service) in capsys.readouterr().out
+
+
+def listed(service: FakeService, prompt: str) -> None:
+    for number in range(2):
+        one = f"0190b0f0-0000-7000-8000-{number:012d}"
+        service.jobs[one] = job_json(one, status="succeeded", prompt=prompt, priority="high")
+
+
+LONG = "stained glass\nof a cathedral, " * 30
+
+
+def test_jobs_is_one_line_a_job_with_all_but_the_prompt_whole(
+    run: Run, service: FakeService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed(service, LONG)
+    assert run("jobs") == 0
+    heads, *rows = capsys.readouterr().out.splitlines()
+    assert heads.split() == ["job", "status", "model", "prio", "created", "prompt"]
+    for row, one in zip(rows, service.jobs, strict=True):
+        assert row.startswith(f"{one} succeeded restyle high 01-02 03:04 stained glass of a ")
+        assert row.rstrip().endswith("…")
+
+
+@pytest.mark.parametrize(("width", "prompt"), [(80, "stained…"), (72, "")])
+def test_a_narrow_terminal_cuts_only_the_prompt(
+    service: FakeService, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, prompt: str
+) -> None:
+    listed(service, LONG)
+    monkeypatch.setattr(show, "_width", lambda: width)
+    show.show_jobs(JobInfo.model_validate(one) for one in service.jobs.values())
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row.rstrip() for row in rows] == [
+        f"{one} succeeded restyle high 01-02 03:04 {prompt}".rstrip() for one in service.jobs
+    ]
+
+
+def test_no_jobs_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("jobs") == 0
+    assert capsys.readouterr().out == "no jobs\n"
+
+
+def test_json_times_are_the_services_own(run: Run, service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    listed(service, "neon")
+    assert run("jobs", "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["created_at"] == "2026-01-02T03:04:05.006Z"
+
+
+def test_steps_are_shown_once_they_are_known(
+    run: Run, service: FakeService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed(service, "neon")
+    one = job_id(service)
+    for steps, shown in ((0, False), (4, True)):
+        service.jobs[one] |= {"status": "running", "progress": {"step": 0, "steps": steps}}
+        assert run("get", one) == 0
+        with show.JobBar(silent=False) as bar:
+            bar.told(JobInfo.model_validate(job_json(one, status="running", progress={"step": 0, "steps": steps})))
+        told = capsys.readouterr()
+        assert [f"step 0 of {steps}" in text for text in told] == [shown, shown]
 
 
 def test_models_lists_names_and_backlog(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,11 +30,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, function: str, answer
 
 def test_up_turns_options_into_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = stand_in(monkeypatch, "sfumato.supervisor", "up")
-    options = ["--port", "0", "--host", "0.0.0.0", "--workers", "2", "--models", "m.toml"]  # noqa: S104
+    models = tmp_path / "m.toml"
+    models.touch()
+    options = ["--port", "0", "--host", "0.0.0.0", "--workers", "2", "--models", str(models)]  # noqa: S104
     assert main(["up", *options, "--data-dir", str(tmp_path)]) == 0
     ((settings,),) = calls
     assert (settings.port, settings.host, settings.workers) == (0, "0.0.0.0", 2)  # noqa: S104
-    assert (settings.models, settings.data_dir) == (Path("m.toml"), tmp_path)
+    assert (settings.models, settings.data_dir) == (models, tmp_path)
 
 
 def test_without_options_the_environment_rules(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +51,18 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setenv("SFUMATO_BEAT_S", "often")
     assert main(["up"]) == 1
     assert "SFUMATO_BEAT_S" in capsys.readouterr().err
+    assert calls == []
+
+
+@pytest.mark.parametrize("words", [["--port", "99999"], ["--workers", "-1"], ["--models", "none.toml"]])
+def test_a_wrong_option_is_named_as_it_was_typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    calls = stand_in(monkeypatch, "sfumato.supervisor", "up")
+    assert main(["up", *words]) == 2
+    told = capsys.readouterr().err
+    assert words[0] in told
+    assert "SFUMATO" not in told
     assert calls == []
 
 

@@ -85,10 +85,25 @@ def test_one_that_fails_does_not_stop_the_others(folder: Path, tmp_path: Path) -
 
 
 def test_a_refused_picture_is_refused_not_failed(folder: Path) -> None:
-    sent = send(FakeService(models=["other"]), folder)
-    assert [one.state for one in sent] == ["refused", "refused"]
+    (folder / "Lake.JPG").write_bytes(b"no picture")
+    sent = send(FakeService(), folder)
+    assert [one.state for one in sent] == ["refused", "succeeded"]
     assert sent[0].error is not None
-    assert "other" in sent[0].error.detail
+    assert "no picture" in sent[0].error.detail
+
+
+def test_a_refusal_that_is_about_the_request_ends_it_all_at_the_first_picture(folder: Path) -> None:
+    service = FakeService(models=["other"])
+    with pytest.raises(InvalidRequest, match="other"):
+        send(service, folder)
+    assert len(service.requests) == 1
+
+
+def test_of_a_folder_only_what_services_read_is_sent(folder: Path) -> None:
+    for name in ("moving.gif", "old.bmp", ".hidden.png", "web.webp"):
+        (folder / name).write_bytes(b"picture")
+    (folder / "folder.png").mkdir()
+    assert [order.source.name for order in pictures_in([folder], {})] == ["Lake.JPG", "boat.v2.png", "web.webp"]
 
 
 def test_each_state_is_told_as_it_comes(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import functools
 import re
 from pathlib import Path
+from types import ModuleType
 
 import examples.async_many
 import examples.local_img2img
@@ -11,6 +12,7 @@ import pytest
 
 import sfumato.client
 from sfumato.client import errors, flows
+from sfumato.core.retry import RetryPolicy
 from tests.fake_service import FakeService
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sdk.md").read_text()
@@ -58,6 +60,34 @@ def test_local_img2img_goes_on_after_a_failure(service: FakeService, capsys: pyt
     assert examples.local_img2img.main([]) == 1
     assert [path.name for path in Path("out").iterdir()] == ["rocket.png"]
     assert "The picture is broken." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("example", "words"),
+    [(examples.async_many, ["images/cat.jpg", "neon", "mosaic"]), (examples.local_img2img, ["images"])],
+)
+def test_an_example_without_a_service_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, service: FakeService, example: ModuleType, words: list[str]
+) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("Connection refused")
+
+    for name in ("Client", "AsyncClient"):
+        if hasattr(example, name):
+            deaf = functools.partial(
+                getattr(sfumato.client, name).func,
+                transport=httpx.MockTransport(refuse),
+                patience=RetryPolicy(max_attempts=1),
+            )
+            monkeypatch.setattr(example, name, deaf)
+    with pytest.raises(SystemExit, match=r"^no answer from http://127.*Connection refused"):
+        example.main(words)
+
+
+def test_async_many_goes_on_after_a_failure(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("images/cat.jpg").write_bytes(b"broken")
+    assert examples.async_many.main(["images/cat.jpg", "neon", "mosaic"]) == 1
+    assert capsys.readouterr().err == "The picture is broken.\n" * 2
 
 
 def test_async_many_saves_one_result_a_prompt(service: FakeService) -> None:

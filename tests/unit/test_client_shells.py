@@ -18,7 +18,9 @@ from sfumato.client import (
     Client,
     InvalidRequest,
     JobFailed,
+    JobInfo,
     NotFound,
+    Result,
     SfumatoError,
     TransientError,
     UnknownModel,
@@ -124,6 +126,13 @@ def test_submit_sends_picture_and_parameters_and_gives_the_access_link(talk: Tal
     assert PICTURE in request.content
     assert job.result_url.endswith(f"/api/jobs/{ID}/result?token=t")
     assert not job.ended
+    assert job.params == {"strength": 0.4}
+
+
+def test_what_was_asked_is_known_after_a_short_answer(talk: Talk) -> None:
+    links = {name: f"http://service/{name}" for name in ("result_url", "status_url")}
+    job = talk(Script(httpx.Response(202, json={"id": ID, "status": "queued", **links})), ask_for_mosaic)
+    assert (job.model_name, job.priority, job.prompt, job.metadata) == ("restyle", "high", "mosaic", {"a": 1})
 
 
 def test_a_retry_sends_the_same_picture_with_the_same_idempotency_key(talk: Talk) -> None:
@@ -262,6 +271,30 @@ def test_generate_sends_waits_and_fetches(talk: Talk) -> None:
     assert [request.headers.get("Prefer") for request in script.requests] == ["wait=9", "wait=9"]
 
 
+@pytest.mark.parametrize("timeout_s", [0.9, 1.5, 2.5])
+def test_generate_waits_as_long_as_the_caller_says(talk: Talk, timeout_s: float) -> None:
+    held = [float(int(timeout_s))] if timeout_s >= 1 else []
+    later = accepted()
+    later.headers["Retry-After"] = "1"
+    script = Script(*held, accepted(), *[later] * 9)
+    begin_s = script.now()
+    with pytest.raises(WaitTimeout):
+        talk(script, lambda client: client.generate(PICTURE, "restyle", timeout_s=timeout_s))
+    assert script.now() - begin_s == pytest.approx(timeout_s)
+
+
+@pytest.mark.parametrize("verb", ["job", "wait", "result"])
+def test_links_that_begin_with_a_public_address_are_asked_at_the_clients_own(talk: Talk, verb: str) -> None:
+    public = JobInfo.model_validate(job_json(ID, "https://pictures.example/sfumato"))
+    ended = accepted(200, status="succeeded")
+    script = Script(PNG if verb != "job" else ended, ended)
+    talk(script, lambda client: getattr(client, verb)(public))
+    assert {str(request.url).partition("?")[0].removesuffix("/result") for request in script.requests} == {
+        f"http://service/api/jobs/{ID}"
+    }
+    assert {request.url.params["token"] for request in script.requests} == {"t"}
+
+
 def test_pages_are_fetched_one_after_the_other_only_as_needed(talk: Talk) -> None:
     pages = [httpx.Response(200, json={"jobs": [job_json(ID)] * n, "next": "c1"}) for n in (2, 1)]
     script = Script(*pages)
@@ -319,6 +352,17 @@ def test_a_picture_may_be_a_path_bytes_or_an_open_file(talk: Talk, tmp_path: Pat
             assert b"Content-Type: application/octet-stream" in script.requests[0].content
 
 
+@pytest.mark.parametrize("source", [None, io.StringIO("text"), 7])
+def test_what_is_no_picture_source_is_told_before_anything_is_sent(talk: Talk, source: Any) -> None:
+    with pytest.raises(InvalidRequest, match="a path, the picture's bytes, or a file opened in binary mode"):
+        talk(Script(), lambda client: client.submit(source, "restyle"))
+
+
+def test_metadata_that_is_no_json_is_told_before_anything_is_sent(talk: Talk) -> None:
+    with pytest.raises(InvalidRequest, match="metadata can't be written as JSON"):
+        talk(Script(), lambda client: client.submit(PICTURE, "restyle", metadata={"a": object()}))
+
+
 def test_a_missing_file_is_told_before_anything_is_sent(talk: Talk, tmp_path: Path) -> None:
     script = Script()
     with pytest.raises(InvalidRequest, match="No such file"):
@@ -331,6 +375,37 @@ def test_a_result_is_saved_with_its_own_ending(tmp_path: Path, talk: Talk) -> No
     saved = picture.save(tmp_path / "new" / "boat")
     assert saved == tmp_path / "new" / "boat.png"
     assert saved.read_bytes() == PICTURE
+
+
+RESULT = Result(PICTURE, "image/png", ID)
+
+
+def test_a_result_shows_its_size_not_its_bytes() -> None:
+    assert repr(RESULT) == f"Result(data=<12 bytes>, media_type='image/png', job_id='{ID}')"
+
+
+@pytest.mark.parametrize(
+    ("path", "saved"),
+    [
+        ("boat", "boat.png"),
+        ("boat.v2", "boat.v2.png"),
+        ("boat.PNG", "boat.PNG"),
+        ("new/", f"new/{ID}.png"),
+        ("there", f"there/{ID}.png"),
+        ("there/", f"there/{ID}.png"),
+    ],
+)
+def test_a_result_is_saved_where_the_path_says(tmp_path: Path, path: str, saved: str) -> None:
+    (tmp_path / "there").mkdir()
+    assert RESULT.save(f"{tmp_path}/{path}") == tmp_path / saved
+    assert (tmp_path / saved).read_bytes() == PICTURE
+
+
+@pytest.mark.parametrize("name", ["boat.jpg", "boat.webp", "boat.gif"])
+def test_a_result_is_not_saved_as_what_it_is_not(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"would hold image/png; name it boat\.png"):
+        RESULT.save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "http://[::1", ""])

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from sfumato.cli import bench, doctor, jobs, roles
+from sfumato.cli.verb import Verbs
 from sfumato.core.errors import SfumatoError
 
 __all__ = ["app", "main"]
@@ -19,6 +20,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="sfumato",
+    cls=Verbs,
     help="Self-hosted image-to-image diffusion: send a picture and a prompt, get a link to the future picture.",
     no_args_is_help=True,
     add_completion=False,
@@ -59,7 +61,8 @@ def main(arguments: Sequence[str] | None = None, transport: Any = None) -> int:
     except SfumatoError as error:
         sys.stderr.write(f"sfumato: {explained(error)}\n")
     except OSError as error:
-        sys.stderr.write(f"sfumato: {error}\n")
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"sfumato: {where}{error.strerror or error}\n")
     return 1
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sfumato.cli.verb import Verb, Verbs
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -16,9 +18,9 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the measure
 
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command, below `bench`."""
-    bench = typer.Typer(help="Measure this machine; each prints one table.", no_args_is_help=True)
-    bench.command()(overhead)
-    bench.command()(engine)
+    bench = typer.Typer(cls=Verbs, help="Measure this machine; each prints one table.", no_args_is_help=True)
+    bench.command(cls=Verb)(overhead)
+    bench.command(cls=Verb)(engine)
     app.add_typer(bench, name="bench", rich_help_panel="Run the service")
 
 

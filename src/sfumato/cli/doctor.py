@@ -1,9 +1,9 @@
 """The verb `doctor`: is this machine ready to run the service, and if not, what to change."""
 
-import os
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sfumato.cli.verb import Verb
 from sfumato.core.errors import SfumatoError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "add_to", "findings"]
 
 ENOUGH_BYTES = 1024**3
+ANSWER_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,12 @@ class Finding:
 
 def add_to(app: typer.Typer) -> None:
     """Add this verb to the command."""
-    app.command(rich_help_panel="Run the service")(doctor)
+    app.command(cls=Verb, rich_help_panel="Run the service")(doctor)
 
 
 def doctor(
     data_dir: Annotated[Path | None, typer.Option(help="Data folder to look at.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to look at.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to look at.")] = None,
 ) -> None:
     """Check the data folder, disk space, models and port."""
     from sfumato.config import load_settings
@@ -49,7 +51,7 @@ def doctor(
 
 
 def findings(settings: "Settings") -> Iterator[Finding]:
-    """Look at everything, one finding each; nothing is changed."""
+    """Look at everything, one finding each; nothing that is left is changed."""
     yield _folder(settings.data_dir.absolute())
     yield _disk(settings.data_dir.absolute())
     yield _models(settings)
@@ -58,7 +60,11 @@ def findings(settings: "Settings") -> Iterator[Finding]:
 
 def _folder(folder: Path) -> Finding:
     place = _nearest(folder)
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    try:
+        # Asking for permissions would not do: there are folders in which not even root can make anything.
+        with tempfile.TemporaryDirectory(prefix=".sfumato-doctor-", dir=place):
+            pass
+    except OSError:
         return Finding(False, f"data folder {folder}", f"{place} can't be written; choose another with --data-dir")
     return Finding(True, f"data folder {folder}", "" if folder.exists() else "will be made")
 
@@ -85,9 +91,23 @@ def _port(host: str, port: int) -> Finding:
         try:
             probe.bind((host, port))
         except OSError as error:
-            advice = f"{error.strerror}; if that is not Sfumato itself, choose another with --port"
-            return Finding(False, f"port {port} on {host}", advice)
+            if _answers(host, port):
+                return Finding(True, f"port {port} on {host}: a service answers there")
+            return Finding(False, f"port {port} on {host}", f"{error.strerror}; choose another with --port")
     return Finding(True, f"port {port} on {host} is free")
+
+
+def _answers(host: str, port: int) -> bool:
+    """Whether a service says there that it is well."""
+    import httpx
+
+    # One that listens everywhere is asked here.
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - asked, not listened on
+    try:
+        url = httpx.URL(scheme="http", host=near, port=port, path="/healthz")
+        return bool(httpx.get(url, timeout=ANSWER_WITHIN_S, trust_env=False).json() == {"status": "ok"})
+    except (httpx.HTTPError, ValueError):
+        return False
 
 
 def _nearest(folder: Path) -> Path:

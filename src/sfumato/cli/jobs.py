@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sfumato.cli.options import DEFAULT_URL, AsJson, JobIdArgument, Out, Url, async_client, client
+from sfumato.cli.verb import Verb
 
 if TYPE_CHECKING:
     from sfumato.cli.show import Board
@@ -21,7 +22,7 @@ PANEL = "Make pictures"
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
     for verb in (submit, get, watch, cancel, jobs, models):
-        app.command(rich_help_panel=PANEL)(verb)
+        app.command(cls=Verb, rich_help_panel=PANEL)(verb)
 
 
 def submit(
@@ -65,7 +66,7 @@ def submit(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # So is a folder that can't be made.
     follow = wait or out is not None
-    with show.Board(len(orders), follow=follow, links=not as_json) as board:
+    with show.Board(orders, follow=follow, links=not as_json) as board:
         sent = asyncio.run(_send(context, url, model, orders, follow, out, board))
     for one in sent:
         show.show_sent(one, as_json=as_json)

@@ -14,7 +14,9 @@ __all__ = ["AsJson", "JobIdArgument", "Lifeline", "Out", "Url", "async_client", 
 
 Url = Annotated[str, typer.Option("--url", envvar="SFUMATO_URL", help="Address of the service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder to save results into; waits for them.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", file_okay=False, help="Folder to save results into; waits for them.")
+]
 JobIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 Lifeline = Annotated[int | None, typer.Option("--lifeline", hidden=True, help="File descriptor; at its end, stop.")]
 

@@ -7,6 +7,7 @@ import typer
 
 from sfumato.cli import lifeline as lifelines
 from sfumato.cli.options import Lifeline
+from sfumato.cli.verb import Verb
 
 __all__ = ["add_to"]
 
@@ -16,20 +17,24 @@ PANEL = "Run the service"
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
     for verb in (up, gateway, dispatcher, worker, recorder):
-        app.command(rich_help_panel=PANEL)(verb)
+        app.command(cls=Verb, rich_help_panel=PANEL)(verb)
 
 
 def up(
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one. By default 8000.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one. By default 8000.")
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder for everything it keeps. By default ./sfumato-data.")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. By default 127.0.0.1.")] = None,
-    models: Annotated[Path | None, typer.Option(help="models.toml or model_names.txt to serve.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Workers per model. By default 1.")] = None,
+    models: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="models.toml or model_names.txt to serve.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Workers per model. By default 1.")] = None,
     lifeline: Lifeline = None,
 ) -> None:
-    """Run the whole service here, embedded: page, API, queue and workers."""
+    """Run the whole service here, embedded: API, queue and workers."""
     from sfumato import supervisor
     from sfumato.config import load_settings
 

@@ -1,18 +1,19 @@
 """What people see: links and tables on standard output, progress on standard error."""
 
+import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
-from sfumato.client.batch import Sent
+from sfumato.client.batch import Order, Sent
 from sfumato.client.views import JobInfo, ModelInfo
 
 __all__ = ["Board", "JobBar", "as_json", "complain", "line", "show_job", "show_jobs", "show_models", "show_sent"]
@@ -27,13 +28,19 @@ COLOURS: Final = {
     "refused": "red",
 }
 
+GAP: Final = 1
+SHORTEST_PROMPT: Final = 6
+WIDTH_ELSEWHERE: Final = 140
+
 
 class Board:
-    """One progress bar over all pictures, with the count of each state; prints each access link when it is known."""
+    """One progress bar over all pictures, with the count of each state; prints the access links as they are known."""
 
-    def __init__(self, total: int, *, follow: bool, links: bool) -> None:
+    def __init__(self, orders: Sequence[Order], *, follow: bool, links: bool) -> None:
         """`follow`: a picture is done when its job has ended, else when it was accepted. `links`: print them."""
-        self._follow, self._links = follow, links
+        self._follow = follow
+        self._unprinted = list(orders) if links else []
+        self._links: dict[int, str | None] = {}
         self._states: dict[int, tuple[str, float]] = {}
         columns = (
             TextColumn("[bold]{task.description}"),
@@ -43,6 +50,7 @@ class Board:
             TimeElapsedColumn(),
         )
         self._bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=False)
+        total = len(orders)
         self._task = self._bar.add_task(f"{total} picture{'s' * (total != 1)}", total=total, states="")
 
     def __enter__(self) -> Self:
@@ -50,18 +58,25 @@ class Board:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._print_links([order for order in self._unprinted if id(order) in self._links])
         self._bar.stop()
 
     def told(self, sent: Sent) -> None:
         """Show what became of one picture."""
-        first = self._states.get(id(sent), ("sending", 0.0))[0] == "sending"
-        if self._links and first and sent.job is not None:
-            self._line(f"{sent.order.save_as}  {sent.job.result_url}")
+        self._links[id(sent.order)] = sent.job.result_url if sent.job else None
+        self._print_links(list(itertools.takewhile(lambda order: id(order) in self._links, self._unprinted)))
         accepted = sent.job is not None and not self._follow
         self._states[id(sent)] = (sent.state, 1.0 if accepted else sent.done)
         states = Counter(state for state, _ in self._states.values())
         shown = "  ".join(f"[{COLOURS[state]}]{state} {states[state]}[/]" for state in COLOURS if states[state])
         self._bar.update(self._task, completed=sum(done for _, done in self._states.values()), states=shown)
+
+    def _print_links(self, orders: Sequence[Order]) -> None:
+        # In the order given, so a picture waits for those before it; a refused one has no link.
+        for order in orders:
+            self._unprinted.remove(order)
+            if link := self._links[id(order)]:
+                self._line(f"{order.source}  {link}")
 
     def _line(self, text: str) -> None:
         # On a terminal it must stand above the bar; into a file or a pipe it must go as it is.
@@ -95,7 +110,7 @@ class JobBar:
         """Show how the job stands now."""
         place = f"{job.estimate.position} in the queue" if job.estimate and job.estimate.position else ""
         description = f"[{COLOURS[job.status]}]{job.status}[/]"
-        if job.progress:
+        if job.progress and job.progress.steps:  # 0 while nobody knows yet
             place = f"step {job.progress.step} of {job.progress.steps}"
             self._bar.update(self._task, completed=job.progress.step, total=job.progress.steps)
         if job.ended:
@@ -138,7 +153,7 @@ def show_job(job: JobInfo) -> None:
         "prompt": job.prompt,
         "priority": job.priority,
         "queue": job.estimate and job.estimate.position and f"{job.estimate.position}, {_seconds(job.estimate.eta_s)}",
-        "progress": job.progress and f"step {job.progress.step} of {job.progress.steps}",
+        "progress": job.progress and job.progress.steps and f"step {job.progress.step} of {job.progress.steps}",
         "attempt": job.attempt and f"{job.attempt + 1}, not before {job.next_attempt_at or 'now'}",
         "took": job.timings.get("total_s") and _seconds(job.timings["total_s"]),
         "error": job.error and job.error.detail,
@@ -153,13 +168,33 @@ def show_job(job: JobInfo) -> None:
 
 
 def show_jobs(jobs: Iterable[JobInfo]) -> None:
-    """Print many jobs, one a row, ids whole."""
-    whole = Column("job", no_wrap=True, min_width=36)
-    table = Table(whole, "status", "model", "priority", "created", Column("prompt", no_wrap=True), box=None)
-    for job in jobs:
-        created = f"{job.created_at:%m-%d %H:%M}" if job.created_at else ""
-        table.add_row(job.id, _status(job), Text(job.model_name), job.priority, created, Text(job.prompt))
-    Console().print(table)
+    """Print many jobs, one a line: the prompt takes the width that is left, everything else is shown whole."""
+    rows = [_row(job) for job in jobs]
+    if not rows:
+        line("no jobs")
+        return
+    heads = ("job", "status", "model", "prio", "created")
+    columns = zip(map(Text, heads), *(whole for whole, _ in rows), strict=True)
+    needed = sum(max(cell.cell_len for cell in column) + GAP for column in columns)
+    left = _width() - needed
+    table = Table(*heads, box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    if left >= SHORTEST_PROMPT:
+        table.add_column("prompt")
+    for whole, prompt in rows:
+        prompt.truncate(left, overflow="ellipsis")
+        table.add_row(*[*whole, prompt][: len(table.columns)])
+    Console(width=max(_width(), needed)).print(table)
+
+
+def _row(job: JobInfo) -> tuple[list[Text], Text]:
+    created = f"{job.created_at:%m-%d %H:%M}" if job.created_at else ""
+    whole = [Text(job.id), _status(job), Text(job.model_name), Text(job.priority), Text(created)]
+    return whole, Text(" ".join(job.prompt.split()))
+
+
+def _width() -> int:
+    # Into a file or a pipe nothing says how wide a line may be.
+    return Console().width if sys.stdout.isatty() else WIDTH_ELSEWHERE
 
 
 def show_models(models: Iterable[ModelInfo]) -> None:
@@ -175,7 +210,7 @@ def show_models(models: Iterable[ModelInfo]) -> None:
             str(backlog.running),
             Text(model.summary),
         )
-    Console().print(table)
+    Console(width=_width()).print(table)
 
 
 def _status(job: JobInfo) -> Text:

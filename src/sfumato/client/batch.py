@@ -16,8 +16,10 @@ from sfumato.core.job import State
 
 __all__ = ["Order", "Sent", "pictures_in", "send_all"]
 
-PICTURE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+PICTURE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 UPLOADS_AT_ONCE: Final = 8
+ABOUT_THE_REQUEST: Final = frozenset({"unknown-model", "invalid-parameters", "unknown-parameter"})
+"""Refusals that every picture would get, as all are sent with the same request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,9 @@ class Sent:
 
 
 def pictures_in(paths: Iterable[Path], asked: Asked) -> list[Order]:
-    """One order for each file, and for each picture of each folder (not of its folders), in the order given.
+    """One order for each file, and for each picture of each folder, in the order given.
+
+    Of a folder these are the files of a type that services read; not those of its folders, and no hidden ones.
 
     Raises:
         InvalidRequest: a path does not exist, or there is no picture at all.
@@ -64,10 +68,9 @@ def pictures_in(paths: Iterable[Path], asked: Asked) -> list[Order]:
     for path in paths:
         if not path.exists():
             raise InvalidRequest(f"{path} does not exist.")
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES) if path.is_dir() else [path]
-        found.extend(inside)
+        found.extend(sorted(filter(_is_picture, path.iterdir())) if path.is_dir() else [path])
     if not found:
-        raise InvalidRequest("there is no picture in these folders; pictures end in .png, .jpg, .webp and the like.")
+        raise InvalidRequest("there is no picture in these folders; pictures end in .png, .jpg, .jpeg or .webp.")
     return [Order(path, name, asked) for path, name in zip(found, _names(found), strict=True)]
 
 
@@ -83,8 +86,11 @@ async def send_all(
     """Send every order and, with `wait`, follow each to its end and save its picture into folder `out`.
 
     `told` is called whenever something about one changed. One that goes wrong does not stop the others: see `error`.
+
+    Raises:
+        InvalidRequest: the model or a parameter is refused, which no other picture would change; nothing was accepted.
     """
-    uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
+    uploads = _Uploads()
 
     async def one(order: Order) -> Sent:
         sent = Sent(order)
@@ -95,11 +101,47 @@ async def send_all(
                 told(sent)
                 await _follow(client, sent, job, out, told)
         except SfumatoError as error:
+            if uploads.ended_by(error):
+                raise
             sent.error = error
         told(sent)
         return sent
 
-    return await asyncio.gather(*(one(order) for order in orders))
+    return await _all_or_refused([asyncio.create_task(one(order)) for order in orders])
+
+
+class _Uploads:
+    """One upload at a time while all are refused, so that a wrong request is refused only once; then several."""
+
+    def __init__(self) -> None:
+        self._trying = True
+        self._places = asyncio.Semaphore(1)
+
+    def ended_by(self, error: BaseException | None) -> bool:
+        """Whether this refusal, the first of its kind and before any picture was accepted, would be everyone's."""
+        return self._trying and isinstance(error, InvalidRequest) and error.case in ABOUT_THE_REQUEST
+
+    async def __aenter__(self) -> None:
+        await self._places.acquire()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, at: object) -> None:
+        if self.ended_by(error):
+            return  # The place is kept, so no other picture is sent.
+        if self._trying and not isinstance(error, InvalidRequest):
+            self._trying = False
+            for _place in range(UPLOADS_AT_ONCE - 1):
+                self._places.release()
+        self._places.release()
+
+
+async def _all_or_refused(tasks: Sequence[asyncio.Task[Sent]]) -> list[Sent]:
+    try:
+        return await asyncio.gather(*tasks)
+    except InvalidRequest:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 async def _follow(
@@ -115,6 +157,10 @@ async def _follow(
         picture = await client.result(job)
         # The ending is appended: a dot in the name (v1.2) is part of it.
         sent.saved = await asyncio.to_thread(picture.save, out / f"{sent.order.save_as}{picture.suffix}")
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -6,13 +6,14 @@ Retries are a conversation around another one (`patience.persistent`), so none o
 import json
 import uuid
 from typing import Any, Final, Literal, TypedDict, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import ValidationError
 
 from sfumato.client.errors import BadAnswer, WaitTimeout, error_of
 from sfumato.client.messages import Flow, Found, Image, Lost, Request, Response, Sleep, Stream, answer_to
 from sfumato.client.views import JobInfo, JobPage, ModelInfo, Result
+from sfumato.core.errors import InvalidRequest
 from sfumato.core.frozen import Frozen
 
 __all__ = [
@@ -58,15 +59,17 @@ class Asked(TypedDict, total=False):
 
 
 def submit(image: Image, model_name: str, asked: Asked, key: str | None, wait_s: float) -> Flow[JobInfo]:
-    """Send a picture. The same Idempotency-Key goes with every attempt, so a retry never makes a second job."""
-    headers = {"Idempotency-Key": key or str(uuid.uuid4())} | _prefer(wait_s)
-    request = Request("POST", "/api/diffusion", _query(model_name, asked), headers, image, server_wait_s=wait_s)
-    return _read(JobInfo, (yield from _ask(request, 200, 202)))
+    """Send a picture. The same Idempotency-Key goes with every attempt, so a retry never makes a second job.
+
+    Raises:
+        InvalidRequest: the metadata is no JSON, or the service refuses the request.
+    """
+    return _accepted((yield from _send(image, model_name, asked, key, wait_s)), model_name, asked)
 
 
 def job(of: JobInfo | str) -> Flow[JobInfo]:
     """How a job stands."""
-    return _read(JobInfo, (yield from _ask(Request("GET", _status_url(of)), 200)))
+    return _read(JobInfo, (yield from _ask(Request("GET", _status_path(of)), 200)))
 
 
 def watch(of: JobInfo | str, timeout_s: float | None = None) -> Stream[JobInfo]:
@@ -76,7 +79,7 @@ def watch(of: JobInfo | str, timeout_s: float | None = None) -> Stream[JobInfo]:
         WaitTimeout: it had not ended after `timeout_s` seconds.
     """
     before: JobInfo | None = None
-    request, deadline = Request("GET", _status_url(of)), None
+    request, deadline = Request("GET", _status_path(of)), None
     while True:
         response = yield from _ask(request, 200)
         info = _read(JobInfo, response)
@@ -111,14 +114,20 @@ def result(of: JobInfo | str, timeout_s: float | None = None) -> Flow[Result]:
     """
     info = of if isinstance(of, JobInfo) else (yield from job(of))
     response = yield from _ended("GET", info, timeout_s, 200)
-    return Result(response.body, response.headers.get("content-type", "").partition(";")[0])
+    return Result(response.body, response.headers.get("content-type", "").partition(";")[0], info.id)
 
 
 def generate(image: Image, model_name: str, asked: Asked, timeout_s: float | None) -> Flow[Result]:
-    """Send a picture and wait for its result."""
-    patience_s = _within(LONG_POLL_S, timeout_s)
-    sent = yield from submit(image, model_name, asked, None, patience_s)
-    left_s = None if timeout_s is None else timeout_s if sent.ended else timeout_s - patience_s
+    """Send a picture and wait for its result.
+
+    Raises:
+        JobFailed: there will be none.
+        WaitTimeout: it had not ended `timeout_s` seconds after it was sent.
+    """
+    response = yield from _send(image, model_name, asked, None, _within(LONG_POLL_S, timeout_s))
+    sent = _accepted(response, model_name, asked)
+    # What has ended in time is fetched, however little of the time is left.
+    left_s = timeout_s if timeout_s is None or sent.ended else max(0.0, timeout_s - response.took_s)
     return (yield from result(sent, left_s))
 
 
@@ -160,6 +169,21 @@ class _Models(Frozen):
     models: tuple[ModelInfo, ...]
 
 
+def _send(image: Image, model_name: str, asked: Asked, key: str | None, wait_s: float) -> Flow[Response]:
+    headers = {"Idempotency-Key": key or str(uuid.uuid4())} | _prefer(wait_s)
+    request = Request("POST", "/api/diffusion", _query(model_name, asked), headers, image, server_wait_s=wait_s)
+    return (yield from _ask(request, 200, 202))
+
+
+def _accepted(response: Response, model_name: str, asked: Asked) -> JobInfo:
+    """The job as the service told it; what a short answer leaves out is what was asked."""
+    told = _read(JobInfo, response)
+    params: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    mine: dict[str, Any] = {"model_name": model_name, "priority": params.pop("priority", "normal"), "params": params}
+    mine.update((name, params.pop(name)) for name in ("prompt", "metadata") if name in params)
+    return told.model_copy(update={name: mine[name] for name in mine.keys() - told.model_fields_set})
+
+
 def _ended(method: str, info: JobInfo, timeout_s: float | None, *good: int) -> Flow[Response]:
     """The access link's answer once there is an end.
 
@@ -169,7 +193,9 @@ def _ended(method: str, info: JobInfo, timeout_s: float | None, *good: int) -> F
     left_s = timeout_s
     while True:
         hold_s = _within(LONG_POLL_S, left_s)
-        request = Request(method, info.result_url, headers=_prefer(hold_s), server_wait_s=hold_s)
+        request = Request(
+            method, _linked(f"{_address(info)}/result", info.result_url), headers=_prefer(hold_s), server_wait_s=hold_s
+        )
         response = yield from _ask(request, 202, *good)
         if response.status != 202:
             return response
@@ -197,17 +223,33 @@ def _query(model_name: str, asked: Asked) -> dict[str, str]:
     plain = {"model_name": model_name, **asked}
     metadata = plain.pop("metadata", None)
     if metadata:
-        plain["metadata"] = json.dumps(metadata)
+        plain["metadata"] = _json(metadata)
     return {name: str(value) for name, value in plain.items() if value is not None}
+
+
+def _json(metadata: object) -> str:
+    try:
+        return json.dumps(metadata)
+    except (TypeError, ValueError) as error:
+        said = f"metadata can't be written as JSON ({error})"
+        raise InvalidRequest(f"{said}; give a dict of str, int, float, bool, None, lists and dicts.") from error
 
 
 def _prefer(wait_s: float) -> dict[str, str]:
     return {"Prefer": f"wait={int(wait_s)}"} if wait_s >= 1 else {}
 
 
-def _status_url(of: JobInfo | str) -> str:
-    """The link the service gave, which opens the job to whoever holds it; else the job's address."""
-    return of.status_url if isinstance(of, JobInfo) else _address(of)
+def _status_path(of: JobInfo | str) -> str:
+    return _linked(_address(of), of.status_url) if isinstance(of, JobInfo) else _address(of)
+
+
+def _linked(path: str, link: str) -> str:
+    """`path` with the link's token, which opens the job to whoever holds it.
+
+    The link itself may begin with the service's public address, which need not be reachable from here.
+    """
+    query = urlsplit(link).query
+    return f"{path}?{query}" if query else path
 
 
 def _address(of: JobInfo | str) -> str:

@@ -28,7 +28,7 @@ def image_of(source: ImageSource) -> Image:
     """The whole picture in memory, so that a retry can send it again.
 
     Raises:
-        InvalidRequest: there is no such file, or it can't be read.
+        InvalidRequest: there is no such file, it can't be read, or `source` is something else.
     """
     if isinstance(source, bytes):
         return Image("image", source)
@@ -38,7 +38,11 @@ def image_of(source: ImageSource) -> Image:
             return Image(path.name, path.read_bytes())
         except OSError as error:
             raise InvalidRequest(f"{path} can't be read: {error.strerror}.") from error
-    return Image(Path(str(getattr(source, "name", "image"))).name, source.read())
+    data = source.read() if hasattr(source, "read") else None
+    if not isinstance(data, bytes):
+        wanted = "give a path, the picture's bytes, or a file opened in binary mode"
+        raise InvalidRequest(f"image is of type {type(source).__name__}; {wanted}.")
+    return Image(Path(str(getattr(source, "name", "image"))).name, data)
 
 
 def base_url(url: str) -> httpx.URL:

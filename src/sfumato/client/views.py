@@ -1,17 +1,36 @@
 """What the service answers, as values. Fields it does not send yet keep their defaults; unknown ones are ignored."""
 
-import mimetypes
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer
 
+from sfumato.core.errors import InvalidRequest
 from sfumato.core.frozen import Frozen
 from sfumato.core.job import State
 
 __all__ = ["Backlog", "Estimate", "JobError", "JobInfo", "JobPage", "ModelInfo", "Progress", "Result", "ResultInfo"]
+
+
+ENDINGS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"image/png": (".png",), "image/jpeg": (".jpg", ".jpeg"), "image/webp": (".webp",)}
+)
+"""Media type → the file endings that say so, the usual one first."""
+
+OTHER_PICTURES: Final = frozenset({".avif", ".bmp", ".gif", ".heic", ".ico", ".jxl", ".svg", ".tif", ".tiff"})
+
+
+def _as_told(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Moment = Annotated[datetime, PlainSerializer(_as_told, when_used="json-unless-none")]
+"""A time; written as JSON it has the service's form, RFC 3339 in UTC with milliseconds."""
 
 
 class Estimate(Frozen):
@@ -46,10 +65,11 @@ class ResultInfo(Frozen):
 
 
 class JobInfo(Frozen):
-    """A job as the service sees it. After `submit` only the id, the status and the links are known.
+    """A job as the service sees it. After `submit`: the id, the status, the links, and what was asked.
 
     `result_url` is the access link: it can be shared, and serves the picture once there is one. `attempt` counts
-    planned retries, `timings` are seconds.
+    planned retries, `timings` are seconds. `params` are what was asked, and once the service was asked about the job,
+    all of them.
     """
 
     id: str
@@ -62,13 +82,13 @@ class JobInfo(Frozen):
     prompt: str = ""
     params: dict[str, Any] = Field(default_factory=dict)
     metadata: dict[str, Any] = Field(default_factory=dict)
-    created_at: datetime | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    expires_at: datetime | None = None
+    created_at: Moment | None = None
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
+    expires_at: Moment | None = None
     attempt: int = 0
     delivery: int = 0
-    next_attempt_at: datetime | None = None
+    next_attempt_at: Moment | None = None
     estimate: Estimate | None = None
     progress: Progress | None = None
     timings: dict[str, float | None] = Field(default_factory=dict)
@@ -110,21 +130,43 @@ class ModelInfo(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A finished picture, encoded."""
+    """A finished picture, encoded, and the id of the job it is of."""
 
     data: bytes
     media_type: str
+    job_id: str
+
+    def __repr__(self) -> str:
+        return f"Result(data=<{len(self.data)} bytes>, media_type={self.media_type!r}, job_id={self.job_id!r})"
 
     @property
     def suffix(self) -> str:
         """The usual ending of a file of this type, with its dot."""
-        return ".jpg" if self.media_type == "image/jpeg" else mimetypes.guess_extension(self.media_type) or ".bin"
+        return ENDINGS.get(self.media_type, (".bin",))[0]
 
-    def save(self, path: str | Path) -> Path:
-        """Write the picture to `path`; a path without an ending gets the right one. Returns where it is."""
-        target = Path(path)
-        if not target.suffix:
-            target = target.with_suffix(self.suffix)
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the picture and give the file's path; missing folders are made.
+
+        Into an existing folder, or where `path` ends in a slash, it is saved under the job's id. A name that does not
+        say which type it holds gets the right ending appended.
+
+        Raises:
+            InvalidRequest: the name ends as pictures of another type do.
+        """
+        target = self._file(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(self.data)
         return target
+
+    def _file(self, path: str | os.PathLike[str]) -> Path:
+        target, separators = Path(path), tuple(filter(None, (os.sep, os.altsep)))
+        if target.is_dir() or os.fspath(path).endswith(separators):
+            return target / f"{self.job_id}{self.suffix}"
+        ending, right = target.suffix.lower(), ENDINGS.get(self.media_type, (self.suffix,))
+        if ending in right:
+            return target
+        if ending in OTHER_PICTURES.union(*ENDINGS.values()):
+            said = f"{target} would hold {self.media_type}; name it {target.stem}{self.suffix}"
+            raise InvalidRequest(f"{said}, or ask for another output_format (png, jpeg or webp).")
+        # Appended, for a dot in the name (v1.2) is part of it.
+        return target.with_name(f"{target.name}{self.suffix}")
