@@ -5,10 +5,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from prometheus_client import REGISTRY
+
 from sfumato.core.job import InputPicture, Job, Priority, uuid7
 from sfumato.core.params import Params, Sampler
 
-__all__ = ["NOW", "eventually", "job_id", "make_job", "make_params", "poll"]
+__all__ = ["NOW", "counted", "eventually", "job_id", "make_job", "make_params", "poll"]
 
 NOW = 1_700_000_000.0
 """A fixed moment for tests whose code takes `now`."""
@@ -50,6 +52,11 @@ def make_job(number: int = 1, **changes: Any) -> Job:
         ),
     }
     return Job(**(plain | changes))
+
+
+def counted(name: str, **labels: str) -> float:
+    """What this process counted so far."""
+    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 async def eventually(condition: Callable[[], Awaitable[Any]], within_s: float = 10.0, every_s: float = 0.01) -> Any:

@@ -104,21 +104,11 @@ class GatewayService:
             running = Running(job_id=job_id, attempt=0, delivery=0, step=step, steps=steps)
             events.append(Alive(at=now, worker="w", slots=1, lanes=(0,), running=(running,)).model_dump_json())
 
-    def stand(
-        self, *, waiting: int, running: int = 0, seconds_per_job: float = 1.0, front: tuple[str, ...] = ()
-    ) -> None:
-        """Do the dispatcher's work: tell its standing."""
-        standing = Standing(
-            at=time.time(),
-            waiting=waiting,
-            running=running,
-            slots=1,
-            workers=1,
-            oldest_created_at=None,
-            seconds_per_job=seconds_per_job,
-            front=front,
-        )
-        self.app.state.gateway.live.apply(MODEL, 1, standing)
+    def stand(self, model: str = MODEL, *, waiting: int, running: int = 0, **changes: Any) -> None:
+        """Do the dispatcher's work: tell its standing of a second from now, when it has counted what was accepted."""
+        plain: dict[str, Any] = {"slots": 1, "workers": 1, "oldest_created_at": None, "seconds_per_job": 1.0}
+        standing = Standing(at=time.time() + 1, waiting=waiting, running=running, **(plain | changes))
+        self.app.state.gateway.live.apply(model, 1, standing)
 
 
 def problem(response: Any, status: int, slug: str) -> dict[str, Any]:

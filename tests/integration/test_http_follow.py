@@ -1,7 +1,9 @@
 """Following jobs over HTTP: status, lists, cancel, delete and the access link."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -121,7 +123,8 @@ def test_an_ended_job_says_how_it_went(service: GatewayService) -> None:
 
 def test_position_and_eta_come_from_the_dispatcher(service: GatewayService) -> None:
     first, second = service.accepted()["id"], service.accepted()["id"]
-    service.stand(waiting=2, seconds_per_job=20.0, front=(second, first))
+    cost = service.published()[0].cost
+    service.stand(waiting=2, front=(second, first), front_costs=(cost, cost), cost_per_s=cost / 20)
     job = service.client.get(f"/api/jobs/{first}").json()
     assert job["estimate"] == {"position": 2, "eta_s": 40.0}
     assert service.client.get(f"/api/jobs/{first}/result").headers["retry-after"] == "30"
@@ -154,9 +157,10 @@ def test_lists_are_filtered(service: GatewayService) -> None:
         ({"limit": "0"}, 422, "invalid-parameters"),
         ({"model_name": "nope"}, 404, "unknown-model"),
         ({"colour": "red"}, 422, "unknown-parameter"),
+        ({"limit": ["1", "2"]}, 422, "invalid-parameters"),
     ],
 )
-def test_bad_lists_are_refused(service: GatewayService, query: dict[str, str], status: int, slug: str) -> None:
+def test_bad_lists_are_refused(service: GatewayService, query: dict[str, Any], status: int, slug: str) -> None:
     problem(service.client.get("/api/jobs", params=query), status, slug)
 
 
@@ -291,7 +295,14 @@ def test_the_api_describes_itself(service: GatewayService) -> None:
     paths = service.client.get("/openapi.json").json()["paths"]
     named = {parameter["name"] for parameter in paths["/api/diffusion"]["post"]["parameters"]}
     assert {"model_name", "prompt", "priority", "strength"} <= named
-    assert service.client.get("/docs").status_code == 200
+    page = service.client.get("/docs")
+    assert page.status_code == 200
+    for address in re.findall(r"""(?:src|href|url: |\w+Url": )=?\s*["']([^"']+)""", page.text):
+        assert address.startswith("/")
+        assert not address.startswith("//")
+        assert service.client.get(address).status_code == 200
+    assert not re.search(r"https?://", page.text.replace(str(service.client.base_url), ""))
+    assert '"validatorUrl": null' in page.text
     assert urlsplit(str(service.client.base_url)).scheme == "http"
 
 
@@ -310,6 +321,10 @@ def test_events_are_replayed_once_and_end_with_the_job(service: GatewayService) 
     assert whole.headers["content-type"].startswith("text/event-stream")
     assert _events(whole.text) == [("0", "queued"), ("1", "started"), ("2", "final")]
     assert '"status": "succeeded"' in whole.text
+
+    queued, started = whole.text.split("\n\n")[:2]
+    assert "worker" not in queued
+    assert '"worker": "w"' in started
 
     rest = service.client.get(answer["events_url"], headers={"Last-Event-ID": "1"})
     assert _events(rest.text) == [("2", "final")]

@@ -216,9 +216,74 @@ def test_a_full_model_answers_429_before_the_body_is_read(service: GatewayServic
         service.accepted(model_name="small")
     response = service.submit(model_name="small")
     body = problem(response, 429, "backlog-full")
-    assert int(response.headers["retry-after"]) >= 1
-    assert body["eta_s"] > 0
+    assert 1 <= int(response.headers["retry-after"]) <= 5
+    assert body["eta_s"] is None
+    assert "of work" not in body["detail"]
     assert len(service.published("small")) == 2
+
+
+def test_a_full_model_says_when_there_is_room(service: GatewayService) -> None:
+    for _ in range(2):
+        service.accepted(model_name="small")
+    cost = service.published("small")[0].cost
+    service.stand("small", waiting=2, waiting_cost=2 * cost, cost_per_s=cost / 20)
+    response = service.submit(model_name="small")
+    body = problem(response, 429, "backlog-full")
+    assert (body["eta_s"], response.headers["retry-after"]) == (40.0, "20")
+    assert "about 40 s of work" in body["detail"]
+
+
+def test_many_at_once_do_not_pass_the_limit_together(service: GatewayService) -> None:
+    async def take_turns(_what: str) -> None:
+        await asyncio.sleep(0)
+
+    async def submit(client: httpx.AsyncClient) -> int:
+        files = {"image": ("a.png", picture(), "image/png")}
+        return (await client.post("/api/diffusion?model_name=small", files=files)).status_code
+
+    async def nine() -> list[int]:
+        transport = httpx.ASGITransport(service.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await asyncio.gather(*(submit(client) for _ in range(9)))
+
+    service.world.io = take_turns
+    assert sorted(asyncio.run(nine())) == [202] * 2 + [429] * 7
+
+
+def test_all_that_is_wrong_is_said_at_once(service: GatewayService) -> None:
+    wrong: dict[str, Any] = {"strength": "nan", "num_inference_steps": "9999", "sampler": "magic", "width": "x"}
+    detail = problem(service.submit(height="64", **wrong), 422, "invalid-parameters")["detail"]
+    for name in ("strength is 'nan'; it must be a finite number.", "num_inference_steps is 9999", "width is 'x'"):
+        assert name in detail
+    assert "sampler magic is not one of this model's: euler" in detail
+    assert "flow_match_euler" not in detail
+    assert "both" not in detail
+
+
+def test_a_parameter_given_twice_is_refused(service: GatewayService) -> None:
+    body = problem(service.submit(prompt=["a", "b"]), 422, "invalid-parameters")
+    assert "prompt: more than once" in body["detail"]
+    assert _nothing_left(service)
+
+
+@pytest.mark.parametrize("prompt", ["%ff%fe", "%00"])
+def test_a_prompt_that_is_no_text_is_refused(service: GatewayService, prompt: str) -> None:
+    files = {"image": ("a.png", picture(), "image/png")}
+    response = service.client.post(f"/api/diffusion?model_name={MODEL}&prompt={prompt}", files=files)
+    problem(response, 422, "invalid-parameters")
+    assert _nothing_left(service)
+
+
+def test_a_picture_in_another_field_is_told_where_it_belongs(service: GatewayService) -> None:
+    files = {"picture": ("cat.jpg", picture("JPEG"), "image/jpeg")}
+    response = service.client.post("/api/diffusion", params={"model_name": MODEL}, files=files)
+    assert "called image" in problem(response, 422, "unknown-parameter")["detail"]
+
+
+def test_without_a_model_the_models_are_named(service: GatewayService) -> None:
+    response = service.client.post("/api/diffusion", files={"image": ("a.png", picture(), "image/png")})
+    body = problem(response, 422, "invalid-parameters")
+    assert body["detail"] == f"model_name is missing; give one of: {MODEL}, small."
 
 
 def test_json_with_a_data_url(service: GatewayService) -> None:
@@ -267,7 +332,8 @@ def test_json_with_a_bad_image(service: GatewayService, image: str, status: int,
 def test_too_many_bodies_at_once_are_refused(tmp_path: Path) -> None:
     with gateway_service(tmp_path, max_body_bytes_in_flight=1) as service:
         in_flight = service.app.state.gateway.in_flight
-        with in_flight.holding(1):
+        with in_flight.holding(1) as hold:
+            hold.grow(1)
             response = service.submit()
         problem(response, 503, "overloaded")
         assert response.headers["retry-after"] == "1"

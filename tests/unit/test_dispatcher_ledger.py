@@ -484,6 +484,34 @@ def test_seconds_per_job_is_learned_from_start_to_success() -> None:
     assert model.ledger.standing(NOW).seconds_per_job == 8
 
 
+def test_standing_tells_what_the_waiting_and_the_running_cost() -> None:
+    model = Model(a=1)
+    for number, cost in ((1, 1), (2, 20), (3, 300)):
+        model.publish(make_job(number, cost=cost))
+    (work,) = model.works()
+    standing = model.ledger.standing(NOW)
+    assert (standing.running_cost, standing.waiting_cost, standing.front_costs) == (1, 320, (20, 300))
+    model.give_back(work, "a", reason="drain")
+    standing = model.ledger.standing(NOW)
+    assert (standing.running_cost, standing.waiting_cost, standing.front_costs) == (0, 321, (1, 20, 300))
+    model.end(work, State.CANCELED)
+    assert model.ledger.standing(NOW).waiting_cost == 320
+
+
+def test_the_pace_is_unknown_until_a_job_is_done_and_a_successor_learns_it() -> None:
+    model = Model(jobs=1, a=1)
+    (work,) = model.works()
+    model.start(work, "a")
+    assert model.ledger.standing(NOW).cost_per_s is None
+    model.now += 8
+    model.end(work)
+    standing = model.ledger.standing(model.now)
+    assert standing.cost_per_s == work.job.cost / 8
+    successor = Model()
+    successor.tell(standing)
+    assert successor.ledger.standing(model.now).cost_per_s == work.job.cost / 8
+
+
 def test_the_event_tells_what_the_work_message_says() -> None:
     (hand_out,) = Model(jobs=1, a=1).hand_outs()
     assert hand_out.told == Dispatched(**of(hand_out.work), at=NOW, lane=0, worker="a", deaths=0)

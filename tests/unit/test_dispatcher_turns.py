@@ -11,7 +11,7 @@ from sfumato.core.events import Alive, Dispatched, Ended, Event, Returned, Stand
 from sfumato.core.job import Job, Outcome, State, Work
 from sfumato.dispatcher.dispatcher import Dispatcher
 from tests.simulation.memory import MemoryBroker, MemoryOutcomes, World
-from tests.support import NOW, make_job
+from tests.support import NOW, counted, make_job
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
@@ -193,7 +193,18 @@ def test_an_expired_job_is_decided_then_told() -> None:
     assert site.seams.index("decided failed") < site.seams.index("append final")
 
 
+def test_an_expiry_is_counted_as_an_end_under_the_models_name() -> None:
+    before = counted("sfumato_outcomes_total", model="restyle", state="failed")
+    site = Site()
+    dispatcher = leading(site)
+    site.publish(make_job(1, expires_at=NOW + 5))
+    site.now += 5
+    run(dispatcher.turn(site.now))
+    assert counted("sfumato_outcomes_total", model="restyle", state="failed") == before + 1
+
+
 def test_an_expiry_that_loses_tells_the_outcome_that_holds() -> None:
+    before = counted("sfumato_outcomes_total", model="restyle", state="canceled")
     site = Site()
     dispatcher = leading(site)
     canceled = Outcome(job_id=make_job(1).id, state=State.CANCELED, at=NOW)
@@ -202,6 +213,7 @@ def test_an_expiry_that_loses_tells_the_outcome_that_holds() -> None:
     site.now += 5
     run(dispatcher.turn(site.now))
     assert [event.outcome for event in site.told(Ended)] == [canceled]
+    assert counted("sfumato_outcomes_total", model="restyle", state="canceled") == before
 
 
 @pytest.mark.parametrize("seam", ["decide failed", "decided failed", "append final", "appended final"])

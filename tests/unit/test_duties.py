@@ -13,7 +13,7 @@ from sfumato.core.ports import Received
 from sfumato.core.retry import RetryPolicy
 from sfumato.worker.duties import Duties, Held, Result
 from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryWork, World
-from tests.support import NOW, make_job
+from tests.support import NOW, counted, make_job
 
 T = TypeVar("T")
 
@@ -140,6 +140,28 @@ def test_the_loser_of_an_outcome_deletes_its_picture_and_follows_the_winner() ->
     assert outcome == winner
     assert not [key for key in bench.world.blobs if key.startswith("outputs/")]
     assert bench.told[-1].outcome == winner
+
+
+def test_an_end_is_counted_by_the_worker_that_made_it() -> None:
+    before = counted("sfumato_outcomes_total", model="restyle", state="succeeded")
+    measured = counted("sfumato_job_seconds_count", model="restyle", priority="normal")
+    bench = Bench()
+
+    run(bench.duties.succeed(bench.hold(), RESULT, NOW))
+
+    assert counted("sfumato_outcomes_total", model="restyle", state="succeeded") == before + 1
+    assert counted("sfumato_job_seconds_count", model="restyle", priority="normal") == measured + 1
+
+
+def test_an_end_made_by_another_is_not_counted_here() -> None:
+    before = counted("sfumato_outcomes_total", model="restyle", state="canceled")
+    bench = Bench()
+    held = bench.hold()
+    bench.world.outcomes[JOB.id] = Outcome(job_id=JOB.id, state=State.CANCELED, at=NOW)
+
+    run(bench.duties.succeed(held, RESULT, NOW))
+
+    assert counted("sfumato_outcomes_total", model="restyle", state="canceled") == before
 
 
 def test_a_passing_trouble_plans_a_retry_that_waits() -> None:

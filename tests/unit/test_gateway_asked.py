@@ -5,10 +5,21 @@ import re
 
 import pytest
 
+from sfumato.core.errors import UnknownModel
 from sfumato.core.job import Priority
 from sfumato.core.params import Sampler
-from sfumato.gateway.asked import Asked, AskedJson, ListAsked, idempotency_key, openapi_parameters, parse, wait_s
+from sfumato.gateway.asked import (
+    Asked,
+    AskedJson,
+    ListAsked,
+    idempotency_key,
+    openapi_parameters,
+    parse,
+    read_query,
+    wait_s,
+)
 from sfumato.gateway.problems import Refusal
+from sfumato.models.registry import Registry
 
 
 def _refused(**given: object) -> Refusal:
@@ -31,6 +42,9 @@ def test_query_text_becomes_values() -> None:
         ({"guidance_scale": "-inf"}, "finite"),
         ({"strength": "much"}, "valid number"),
         ({"num_inference_steps": "8.5"}, "integer"),
+        ({"strength": "NaN"}, "strength is 'NaN'; it must be a finite number"),
+        ({"prompt": "a\0b"}, "NUL"),
+        ({"model_name": "x" * 201}, "it must have at most 200 characters"),
         ({"priority": "urgent"}, "'high', 'normal' or 'low'"),
         ({"sampler": "magic"}, "'euler'.*'lcm'"),
         ({"output_format": "gif"}, "'png', 'jpeg' or 'webp'"),
@@ -55,8 +69,33 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
 
 
 def test_a_missing_model_is_named() -> None:
-    with pytest.raises(Refusal, match="model_name: Field required"):
+    with pytest.raises(Refusal, match=r"model_name is missing; give one of: restyle\."):
+        parse(Asked, {}, Registry.load(None))
+    with pytest.raises(Refusal, match="model_name is missing"):
         parse(Asked, {})
+
+
+def test_an_unknown_model_comes_before_what_it_would_not_allow() -> None:
+    with pytest.raises(UnknownModel):
+        parse(AskedJson, b'{"model_name": "nope", "image": 1}', Registry.load(None))
+
+
+def test_what_can_not_be_read_brings_no_other_complaint() -> None:
+    given = {"model_name": "restyle", "strength": "much", "num_inference_steps": "1", "width": "wide", "height": "64"}
+    with pytest.raises(Refusal) as refused:
+        parse(Asked, given, Registry.load(None))
+    assert refused.value.detail.count(";") == 2
+
+
+@pytest.mark.parametrize("query", [b"prompt=a&prompt=a", b"prompt=%ff", b"%fe=1", b"prompt=\xff"])
+def test_queries_that_mean_two_things_or_no_text_are_refused(query: bytes) -> None:
+    with pytest.raises(Refusal) as refused:
+        read_query(query)
+    assert refused.value.case.slug == "invalid-parameters"
+
+
+def test_an_empty_value_is_a_value() -> None:
+    assert read_query(b"prompt=&seed=1") == {"prompt": "", "seed": "1"}
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b'{"prompt": "\xff"}', b'{"prompt": "\\ud800"}'])

@@ -14,7 +14,7 @@ from sfumato.gateway.pictures import PictureHeader
 from sfumato.gateway.problems import Refusal
 from sfumato.models.registry import Registry
 from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryRows, World
-from tests.support import NOW, job_id
+from tests.support import NOW, counted, job_id
 
 T = TypeVar("T")
 MODEL = Registry.load(None).get("restyle")
@@ -127,6 +127,14 @@ def test_a_second_cancel_tells_what_the_first_could_not() -> None:
     stage.failing = ""
     assert stage.cancel("restyle", now=NOW + 9).at == NOW
     assert len(stage.told()) == 1
+
+
+def test_only_the_cancel_that_won_is_counted() -> None:
+    before = counted("sfumato_outcomes_total", model="restyle", state="canceled")
+    stage = Stage()
+    stage.cancel("restyle")
+    stage.cancel("restyle", now=NOW + 9)
+    assert counted("sfumato_outcomes_total", model="restyle", state="canceled") == before + 1
 
 
 def test_cancel_of_a_job_without_a_row_still_holds() -> None:

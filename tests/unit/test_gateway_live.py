@@ -2,7 +2,7 @@
 
 import asyncio
 
-from sfumato.core.events import Alive, Ended, Running, Standing, Started
+from sfumato.core.events import Alive, Dispatched, Ended, Running, Standing, Started
 from sfumato.core.job import Job, Outcome, State
 from sfumato.gateway.live import Live, follow
 from tests.simulation.memory import MemoryBroker, MemoryOutcomes, World
@@ -19,8 +19,8 @@ def _live() -> Live:
     return Live(silent_s=6.0)
 
 
-def _standing(waiting: int = 0) -> Standing:
-    return Standing(at=NOW, waiting=waiting, running=0, slots=1, workers=1, oldest_created_at=None, seconds_per_job=1.0)
+def _standing(waiting: int = 0, at: float = NOW) -> Standing:
+    return Standing(at=at, waiting=waiting, running=0, slots=1, workers=1, oldest_created_at=None, seconds_per_job=1.0)
 
 
 def _alive(worker: str = "w", at: float = NOW, **changes: object) -> Alive:
@@ -36,17 +36,57 @@ def _ended(job: Job) -> Ended:
 
 
 def test_accepted_jobs_wait_until_the_dispatcher_counts_them() -> None:
-    live = _live()
+    live, job = _live(), make_job()
     live.apply(SLUG, 1, _standing(waiting=3))
-    live.remember(SLUG, make_job())
-    assert live.waiting(SLUG) == 4
-    live.apply(SLUG, 2, _standing(waiting=4))
-    assert live.waiting(SLUG) == 4
+    live.remember(SLUG, job, NOW + 5)
+    assert live.waiting(SLUG, NOW + 5) == (4, job.cost)
+    live.apply(SLUG, 2, _standing(waiting=4, at=NOW + 6))
+    assert live.waiting(SLUG, NOW + 6).jobs == 4
+
+
+def test_a_standing_made_before_an_accept_does_not_count_it() -> None:
+    live = _live()
+    for number in range(3):
+        live.remember(SLUG, make_job(number), NOW + 5)
+    live.apply(SLUG, 1, _standing(waiting=0, at=NOW + 4.9))
+    assert live.waiting(SLUG, NOW + 5.1).jobs == 3
+    live.apply(SLUG, 2, _standing(waiting=1, at=NOW + 5.1))
+    assert live.waiting(SLUG, NOW + 5.1).jobs == 4
+
+
+def test_a_standing_that_nothing_follows_had_counted_all() -> None:
+    live = _live()
+    live.remember(SLUG, make_job(), NOW)
+    live.apply(SLUG, 1, _standing(waiting=1, at=NOW + 0.1))
+    assert live.waiting(SLUG, NOW + 10).jobs == 1
+
+
+def test_a_job_that_was_handed_out_waits_no_more() -> None:
+    live, job = _live(), make_job()
+    live.remember(SLUG, job, NOW)
+    live.apply(SLUG, 1, Dispatched(job_id=job.id, at=NOW, attempt=0, delivery=0, lane=0, worker="w"))
+    assert live.waiting(SLUG, NOW).jobs == 0
+
+
+def test_a_job_under_way_into_the_store_waits_already() -> None:
+    live = _live()
+    with live.accepting(SLUG):
+        assert live.waiting(SLUG, NOW).jobs == 1
+    assert live.waiting(SLUG, NOW).jobs == 0
+
+
+def test_steps_not_known_yet_are_no_progress() -> None:
+    live, job = _live(), make_job()
+    live.remember(SLUG, job, NOW)
+    live.apply(SLUG, 1, _alive(running=(Running(job_id=job.id, attempt=0, delivery=0, step=0, steps=0),)))
+    row = live.row(job.id)
+    assert row is not None
+    assert live.progress(SLUG, row) is None
 
 
 def test_a_job_accepted_here_is_followed_without_the_database() -> None:
     live, job = _live(), make_job()
-    live.remember(SLUG, job)
+    live.remember(SLUG, job, NOW)
     live.apply(SLUG, 7, Started(job_id=job.id, at=NOW, attempt=0, delivery=0, worker="w"))
     row = live.row(job.id)
     assert row is not None
@@ -63,7 +103,7 @@ def test_silent_and_draining_workers_do_not_count() -> None:
 
 def test_progress_is_that_of_the_latest_delivery() -> None:
     live, job = _live(), make_job()
-    live.remember(SLUG, job)
+    live.remember(SLUG, job, NOW)
     for worker, delivery, step in (("dead", 0, 9), ("lives", 1, 2)):
         running = Running(job_id=job.id, attempt=0, delivery=delivery, step=step, steps=10)
         live.apply(SLUG, 1, _alive(worker, running=(running,)))
@@ -122,6 +162,6 @@ def test_follow_begins_at_the_end_and_feeds_what_comes() -> None:
         await events.append([_standing(waiting=2)])
         await eventually(lambda: _soon(live.standing(SLUG)))
         following.cancel()
-        return live.waiting(SLUG)
+        return live.waiting(SLUG, NOW).jobs
 
     assert asyncio.run(asyncio.wait_for(scenario(), 5)) == 2

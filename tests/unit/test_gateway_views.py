@@ -1,40 +1,90 @@
 """Estimates and times as callers see them."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sfumato.core.events import Running, Standing, new_row
 from sfumato.core.job import State
-from sfumato.gateway.views import Estimate, estimate, retry_after_s, rfc3339
-from tests.support import NOW, make_job
+from sfumato.gateway.live import Waiting
+from sfumato.gateway.views import Estimate, backlog_s, estimate, retry_after_s, rfc3339
+from tests.support import NOW, job_id, make_job
 
 WAITING = new_row(make_job())
 RUNNING = WAITING.model_copy(update={"state": State.RUNNING})
-STANDING = Standing(at=NOW, waiting=9, running=2, slots=2, workers=1, oldest_created_at=None, seconds_per_job=3.0)
+COST = WAITING.job.cost
+STANDING = Standing(
+    at=NOW,
+    waiting=10,
+    running=2,
+    slots=2,
+    workers=1,
+    oldest_created_at=None,
+    seconds_per_job=3.0,
+    front=(job_id(7), WAITING.id),
+    front_costs=(8 * COST, COST),
+    waiting_cost=30 * COST,
+    running_cost=4 * COST,
+    cost_per_s=COST / 2,
+)
 
 
-@pytest.mark.parametrize(("ahead", "eta_s"), [(0, 3.0), (1, 3.0), (2, 6.0), (9, 15.0)])
-def test_each_round_of_slots_takes_the_time_of_one_job(ahead: int, eta_s: float) -> None:
-    assert estimate(WAITING, ahead, STANDING, None, NOW) == Estimate(ahead + 1, eta_s)
+def test_what_goes_before_counts_by_its_cost() -> None:
+    # Half of what runs (2), the one before (8) and its own (1), at half a job a second.
+    assert estimate(WAITING, 1, STANDING, None, NOW) == Estimate(2, 22.0)
 
 
-def test_nobody_knows_when_without_a_dispatcher() -> None:
-    assert estimate(WAITING, 4, None, None, NOW) == Estimate(5, None)
-    assert estimate(RUNNING, 0, None, None, NOW) == Estimate(0, None)
+def test_behind_the_front_the_mean_cost_counts() -> None:
+    far = new_row(make_job(9))
+    assert estimate(far, 6, STANDING, None, NOW) == Estimate(7, 2.0 * (2 + 6 * 3 + 1))
+
+
+def test_nobody_knows_when_without_a_dispatcher_or_a_job_done() -> None:
+    unmeasured = STANDING.model_copy(update={"cost_per_s": None})
+    for standing in (None, unmeasured):
+        assert estimate(WAITING, 4, standing, None, NOW) == Estimate(5, None)
+        assert estimate(RUNNING, 0, standing, None, NOW) == Estimate(0, None)
+        assert backlog_s(Waiting(5, 5), standing) is None
 
 
 def test_a_retry_does_not_begin_before_its_time() -> None:
-    row = WAITING.model_copy(update={"not_before": NOW + 20})
-    assert estimate(row, 0, STANDING, None, NOW).eta_s == 20
+    row = WAITING.model_copy(update={"not_before": NOW + 200})
+    assert estimate(row, 0, STANDING, None, NOW).eta_s == 200
 
 
-def test_a_running_job_has_the_rest_of_its_steps_to_go() -> None:
+def test_a_running_job_shares_the_pace_with_what_runs_beside_it() -> None:
     progress = Running(job_id=RUNNING.id, attempt=0, delivery=0, step=3, steps=4)
-    assert estimate(RUNNING, 0, STANDING, progress, NOW) == Estimate(0, 0.8)
+    assert estimate(RUNNING, 0, STANDING, progress, NOW) == Estimate(0, 2.0)
 
 
-@pytest.mark.parametrize(("eta_s", "seconds"), [(None, 1), (0.0, 1), (1.2, 2), (29.5, 30), (900.0, 30)])
-def test_retry_after_is_whole_seconds_from_1_to_30(eta_s: float | None, seconds: int) -> None:
+@given(
+    ahead=st.integers(0, 10**6),
+    waiting=st.integers(0, 10**6),
+    cost=st.integers(1, 10**9),
+    cost_per_s=st.floats(1e-3, 1e12),
+)
+def test_an_estimate_is_never_0_while_jobs_wait(ahead: int, waiting: int, cost: int, cost_per_s: float) -> None:
+    told = {"waiting": waiting, "waiting_cost": waiting * cost, "running_cost": 0, "cost_per_s": cost_per_s}
+    standing = STANDING.model_copy(update=told)
+    eta_s = estimate(new_row(make_job(9, cost=cost)), ahead, standing, None, NOW).eta_s
+    left_s = backlog_s(Waiting(1, cost), standing)
+    assert eta_s is not None
+    assert left_s is not None
+    assert min(eta_s, left_s) > 0
+
+
+def test_nothing_to_do_takes_no_time() -> None:
+    assert backlog_s(Waiting(0, 0), STANDING.model_copy(update={"running": 0})) == 0
+
+
+@pytest.mark.parametrize(("eta_s", "seconds"), [(0.1, 1), (1.2, 2), (29.5, 30), (900.0, 30)])
+def test_retry_after_is_whole_seconds_from_1_to_30(eta_s: float, seconds: int) -> None:
     assert retry_after_s(Estimate(1, eta_s)) == seconds
+
+
+@pytest.mark.parametrize(("position", "seconds"), [(0, 1), (1, 1), (3, 3), (900, 5)])
+def test_retry_after_follows_the_place_where_no_time_is_known(position: int, seconds: int) -> None:
+    assert retry_after_s(Estimate(position, None)) == seconds
 
 
 def test_times_are_rfc_3339() -> None:

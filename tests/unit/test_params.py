@@ -40,7 +40,7 @@ def test_an_asked_size_is_exact() -> None:
         (ParamsRequest(guidance_scale=-1), "guidance_scale"),
         (ParamsRequest(seed=-5), "seed"),
         (ParamsRequest(sampler=Sampler.FLOW_MATCH_EULER), "is not one of this model's: euler"),
-        (ParamsRequest(sampler=Sampler.LCM, num_inference_steps=51), "at most 50 with sampler lcm"),
+        (ParamsRequest(sampler=Sampler.LCM, num_inference_steps=51), "1 to 50 with sampler lcm"),
         (ParamsRequest(width=64), "both width and height"),
         (ParamsRequest(width=65, height=64), "multiple of 16"),
         (ParamsRequest(width=160, height=160), "at most 16384"),
@@ -50,6 +50,15 @@ def test_an_asked_size_is_exact() -> None:
 def test_what_a_model_cannot_do_is_refused_with_its_range(asked: ParamsRequest, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         RULES.resolve(asked, SQUARE, seed=1)
+
+
+def test_all_that_a_model_cannot_do_is_said_at_once() -> None:
+    asked = ParamsRequest(strength=2.0, num_inference_steps=0, guidance_scale=99, seed=-1, width=65, height=64)
+    with pytest.raises(InvalidRequest) as refused:
+        RULES.resolve(asked, SQUARE, seed=1)
+    for name in ("strength is 2.0", "num_inference_steps is 0", "guidance_scale is 99", "seed is -1", "width is 65"):
+        assert name in refused.value.detail
+    assert len(RULES.faults(asked)) == 5
 
 
 def test_steps_that_run_follow_strength() -> None:

@@ -12,7 +12,7 @@ from sfumato.core.ports import RowChange
 from sfumato.recorder.recorder import EXPIRY_GRACE_S, Recorder
 from sfumato.recorder.sweep import UPLOAD_KEEP_S, Keep, Sweep
 from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryRows, World
-from tests.support import NOW, make_job
+from tests.support import NOW, counted, make_job
 
 JOB = make_job(1)
 EXPIRED = JOB.expires_at + EXPIRY_GRACE_S + 1
@@ -175,6 +175,7 @@ def test_many_beats_are_not_read_again_after_a_restart(world: World) -> None:
 
 
 def test_job_that_nobody_ended_in_time_is_failed_as_expired(world: World) -> None:
+    before = counted("sfumato_outcomes_total", model="restyle", state="failed")
     publish(world, JOB)
     recorder = recorder_of(world)
     turn(recorder)
@@ -184,6 +185,7 @@ def test_job_that_nobody_ended_in_time_is_failed_as_expired(world: World) -> Non
 
     assert row(world).state is State.FAILED
     assert world.outcomes[JOB.id] == Outcome.expired(JOB.id, attempt=0, now=EXPIRED)
+    assert counted("sfumato_outcomes_total", model="restyle", state="failed") == before + 1
 
 
 def test_expired_job_is_left_to_its_dispatcher_at_first(world: World) -> None:
@@ -197,6 +199,7 @@ def test_expired_job_is_left_to_its_dispatcher_at_first(world: World) -> None:
 
 
 def test_end_that_was_decided_but_never_told_is_told(world: World) -> None:
+    before = counted("sfumato_expired_total", model="restyle")
     publish(world, JOB)
     canceled = Outcome(job_id=JOB.id, state=State.CANCELED, at=NOW)
     asyncio.run(MemoryOutcomes(world).decide(canceled))
@@ -208,6 +211,7 @@ def test_end_that_was_decided_but_never_told_is_told(world: World) -> None:
 
     assert ends_told(world) == [canceled]
     assert row(world).state is State.CANCELED
+    assert counted("sfumato_expired_total", model="restyle") == before
 
 
 def test_recorder_that_lags_expires_nothing(world: World) -> None:

@@ -143,6 +143,17 @@ def test_a_body_that_stands_still_is_given_up() -> None:
     assert refused.value.case.slug == "request-timeout"
 
 
+def test_a_body_that_trickles_is_given_up() -> None:
+    async def trickling() -> AsyncIterator[bytes]:
+        for at in range(len(PNG)):
+            await asyncio.sleep(0.01)
+            yield PNG[at : at + 1]
+
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(read_picture(trickling(), "", Limits(100_000, 10_000, stall_s=0.2)))
+    assert refused.value.case.slug == "request-timeout"
+
+
 def test_a_picture_of_exactly_the_limit_is_taken() -> None:
     receiving = Receiving(Limits(len(PNG), 64 * 48))
     receiving.feed(PNG)
@@ -160,15 +171,31 @@ def test_length_is_judged_before_the_body() -> None:
 
 def test_bodies_held_at_once_stay_within_their_budget() -> None:
     in_flight = InFlight(1_000)
-    with in_flight.holding(600):
+    with in_flight.holding(600) as first:
+        first.grow(600)
         with pytest.raises(Refusal) as refused, in_flight.holding(600):
             pass
-        with in_flight.holding(400):
+        with in_flight.holding(400) as second:
+            second.grow(400)
             assert in_flight.held_bytes == 1_000
+            with pytest.raises(Refusal, match="Too many"):
+                first.grow(1)
     assert refused.value.case.slug == "overloaded"
     assert in_flight.held_bytes == 0
 
 
 def test_one_body_larger_than_the_budget_is_let_through_alone() -> None:
-    with InFlight(100).holding(600):
-        pass
+    with InFlight(100).holding(600) as alone:
+        alone.grow(600)
+
+
+def test_what_was_announced_and_did_not_come_takes_no_room() -> None:
+    in_flight = InFlight(1_000)
+
+    async def read() -> None:
+        with in_flight.holding(1_000), in_flight.holding(1_000):
+            await read_picture(Body([PNG[:60], PNG[60:]]).stream(), "", LIMITS)
+            assert in_flight.held_bytes == len(PNG)
+
+    asyncio.run(read())
+    assert in_flight.held_bytes == 0

@@ -110,7 +110,8 @@ class Alive(Frozen):
 class Standing(Frozen):
     """A dispatcher's view of its model, told when it changes, at most once a second.
 
-    `front` holds the ids of the first waiting jobs in exact order; `seconds_per_job` is a moving average.
+    `front` holds the ids of the first waiting jobs in exact order, `front_costs` their costs; `seconds_per_job` is a
+    moving average. Costs are as in `Job`; `cost_per_s` is the model's pace while it works, None until a job was done.
     """
 
     kind: Literal["standing"] = "standing"
@@ -123,6 +124,10 @@ class Standing(Frozen):
     oldest_created_at: float | None
     seconds_per_job: float
     front: tuple[JobId, ...] = ()
+    front_costs: tuple[int, ...] = ()
+    waiting_cost: int = 0
+    running_cost: int = 0
+    cost_per_s: Annotated[float, Field(gt=0)] | None = None
 
 
 JobEvent = Dispatched | Started | Returned | Retried | Ended

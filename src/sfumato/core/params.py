@@ -3,6 +3,7 @@
 Public names are diffusers' own: prompt, negative_prompt, strength, num_inference_steps, guidance_scale, seed.
 """
 
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, NamedTuple, Self
 
@@ -123,57 +124,80 @@ class ModelRules(Frozen):
         `input_size` is the upright input picture's size in pixels; `seed` is used when none was asked for.
 
         Raises:
-            InvalidRequest: a value is out of this model's range; the message names the range.
+            InvalidRequest: values are out of this model's range; the message names each with its range.
         """
-        shape, exact = self._shape(asked, input_size)
+        if faults := self.faults(asked):
+            raise InvalidRequest(
+                " ".join(faults), slug="invalid-parameters", title="A parameter is missing or out of range"
+            )
         strength = self.strength if asked.strength is None else asked.strength
         steps = self.num_inference_steps if asked.num_inference_steps is None else asked.num_inference_steps
         guidance = self.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
-        chosen_seed = seed if asked.seed is None else asked.seed
-        _check("strength", strength, 0 < strength <= 1, "above 0 and at most 1")
-        _check("num_inference_steps", steps, 1 <= steps <= self.max_steps, f"1 to {self.max_steps}")
-        _check("guidance_scale", guidance, 0 <= guidance <= self.max_guidance_scale, f"0 to {self.max_guidance_scale}")
-        _check("seed", chosen_seed, 0 <= chosen_seed <= MAX_SEED, f"0 to {MAX_SEED}")
-        if evaluations(steps, strength) < 1:
-            need = int(1 / strength) + 1
-            raise _bad(
-                f"strength {strength} of num_inference_steps {steps} leaves no step to run; "
-                f"raise strength or ask for at least {need} steps."
-            )
-        sampler = asked.sampler or self.sampler
-        if sampler not in self.samplers:
-            raise _bad(f"sampler {sampler} is not one of this model's: {', '.join(self.samplers)}.")
-        if sampler is Sampler.LCM:
-            _check("num_inference_steps", steps, steps <= MAX_LCM_STEPS, f"at most {MAX_LCM_STEPS} with sampler lcm")
-        for name, text in (("prompt", asked.prompt), ("negative_prompt", asked.negative_prompt)):
-            if len(text) > self.max_prompt_chars:
-                raise _bad(f"{name} has {len(text)} characters; at most {self.max_prompt_chars} are read.")
+        exact = asked.width is not None and asked.height is not None
+        asked_shape = Shape(asked.width or 0, asked.height or 0)
+        shape = asked_shape if exact else nearest_shape(input_size, self.shapes)
         return Params(
             prompt=asked.prompt,
             negative_prompt=asked.negative_prompt,
             strength=strength,
             num_inference_steps=steps,
             guidance_scale=guidance,
-            seed=chosen_seed,
-            sampler=sampler,
+            seed=seed if asked.seed is None else asked.seed,
+            sampler=asked.sampler or self.sampler,
             width=shape.width,
             height=shape.height,
             exact=exact,
             output_format=asked.output_format or self.output_format,
         )
 
-    def _shape(self, asked: ParamsRequest, input_size: Shape) -> tuple[Shape, bool]:
+    def faults(self, asked: ParamsRequest) -> Sequence[str]:
+        """A sentence for each thing this model can't do; none when `resolve` will take it."""
+        found = [*self._step_faults(asked), *self._shape_faults(asked)]
+        most = self.max_guidance_scale
+        if asked.guidance_scale is not None and not 0 <= asked.guidance_scale <= most:
+            found.append(_out_of_range("guidance_scale", asked.guidance_scale, f"0 to {most}"))
+        if asked.seed is not None and not 0 <= asked.seed <= MAX_SEED:
+            found.append(_out_of_range("seed", asked.seed, f"0 to {MAX_SEED}"))
+        for name, text in (("prompt", asked.prompt), ("negative_prompt", asked.negative_prompt)):
+            if len(text) > self.max_prompt_chars:
+                found.append(f"{name} has {len(text)} characters; at most {self.max_prompt_chars} are read.")
+        return found
+
+    def _step_faults(self, asked: ParamsRequest) -> Iterator[str]:
+        strength = self.strength if asked.strength is None else asked.strength
+        steps = self.num_inference_steps if asked.num_inference_steps is None else asked.num_inference_steps
+        sampler = asked.sampler or self.sampler
+        most = min(self.max_steps, MAX_LCM_STEPS) if sampler is Sampler.LCM else self.max_steps
+        if not 0 < strength <= 1:
+            yield _out_of_range("strength", strength, "above 0 and at most 1")
+        if not 1 <= steps <= most:
+            whose = " with sampler lcm" if most < self.max_steps else ""
+            yield _out_of_range("num_inference_steps", steps, f"1 to {most}{whose}")
+        elif 0 < strength <= 1 and evaluations(steps, strength) < 1:
+            yield (
+                f"strength {strength} of num_inference_steps {steps} leaves no step to run; "
+                f"raise strength or ask for at least {int(1 / strength) + 1} steps."
+            )
+        if sampler not in self.samplers:
+            yield self.wrong_sampler(sampler)
+
+    def wrong_sampler(self, given: str) -> str:
+        """What to say of a sampler that this model does not have."""
+        return f"sampler {given} is not one of this model's: {', '.join(self.samplers)}."
+
+    def _shape_faults(self, asked: ParamsRequest) -> Iterator[str]:
         if asked.width is None and asked.height is None:
-            return nearest_shape(input_size, self.shapes), False
+            return
         if asked.width is None or asked.height is None:
-            raise _bad("give both width and height, or neither.")
+            yield "give both width and height, or neither."
+            return
         m = self.size_multiple
         for name, value in (("width", asked.width), ("height", asked.height)):
-            _check(name, value, value >= m and value % m == 0, f"a positive multiple of {m}")
-        shape = Shape(asked.width, asked.height)
-        if shape.pixels > self.max_pixels:
-            raise _bad(f"width × height is {shape.pixels} pixels; this model makes at most {self.max_pixels}.")
-        return shape, True
+            if value < m or value % m:
+                yield _out_of_range(name, value, f"a positive multiple of {m}")
+        if asked.width > 0 and asked.height > 0 and asked.width * asked.height > self.max_pixels:
+            pixels = asked.width * asked.height
+            yield f"width × height is {pixels} pixels; this model makes at most {self.max_pixels}."
 
     def check(self) -> Self:
         """Raise ValueError when the rules contradict themselves; run where models.toml is read."""
@@ -210,10 +234,5 @@ def nearest_shape(size: Shape, shapes: tuple[Shape, ...]) -> Shape:
     return min(shapes, key=distance)
 
 
-def _check(name: str, value: float, good: bool, wanted: str) -> None:
-    if not good:
-        raise _bad(f"{name} is {value}; it must be {wanted}.")
-
-
-def _bad(detail: str) -> InvalidRequest:
-    return InvalidRequest(detail, slug="invalid-parameters", title="A parameter is out of range")
+def _out_of_range(name: str, value: float, wanted: str) -> str:
+    return f"{name} is {value}; it must be {wanted}."

@@ -151,18 +151,20 @@ class Dispatcher:
         ends = self._ledger.ends(now, ENDS_AT_ONCE)
         if not ends:
             return
-        told = [end.model_copy(update={"outcome": await self._outcomes.decide(end.outcome)}) for end in ends]
+        told = [await self._decide(end) for end in ends]
         await self._events.append(told)
-        for ours, holds in zip(ends, told, strict=True):
-            self._ledger.apply(holds, now)
-            self._count_end(ours, holds)
+        for end in told:
+            self._ledger.apply(end, now)
 
-    def _count_end(self, ours: Ended, holds: Ended) -> None:
-        if ours.outcome != holds.outcome or ours.outcome.error is None:
-            return
-        log.warning("job %s: %s", ours.job_id, ours.outcome.error.detail)
-        expired = ours.outcome.error.slug == "expired"
-        count("sfumato_expired_total" if expired else "sfumato_dead_letters_total", model=self._model)
+    async def _decide(self, ours: Ended) -> Ended:
+        """The end that holds; ours is counted when it won."""
+        holds = await self._outcomes.decide(ours.outcome)
+        if holds == ours.outcome and holds.error is not None:
+            log.warning("job %s: %s", ours.job_id, holds.error.detail)
+            expired = holds.error.slug == "expired"
+            count("sfumato_expired_total" if expired else "sfumato_dead_letters_total", model=self._model)
+            count("sfumato_outcomes_total", model=self._ledger.model_of(ours.job_id), state=holds.state)
+        return ours.model_copy(update={"outcome": holds})
 
     async def _hand_out(self, now: float) -> None:
         """Work message, then event: a crash in between costs a double hand-out, the other order would lose the job."""

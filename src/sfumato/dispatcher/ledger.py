@@ -38,6 +38,7 @@ from sfumato.core.ports import Batch, Lead, Logged
 from sfumato.dispatcher.fleet import Fleet, Seat
 from sfumato.dispatcher.heap import KeyedHeap
 from sfumato.dispatcher.order import Order, Ticket
+from sfumato.dispatcher.pace import Pace
 from sfumato.dispatcher.prefix import Prefix
 
 __all__ = ["DEATHS_ALONE", "HandOut", "Ledger"]
@@ -106,6 +107,8 @@ class Ledger:
         self._condemned: dict[str, None] = {}
         self._expiry = KeyedHeap()
         self._seconds_per_job = 0.0
+        self._pace = Pace()
+        self._cost = self._cost_out = 0
 
     # The fold
 
@@ -126,6 +129,7 @@ class Ledger:
             known.positions.append(position)
         else:
             self._entries[job.id] = _Entry(job, [position], job.attempt)
+            self._cost += job.cost
             self._wait(self._entries[job.id])
 
     def follow(self, batch: Batch[Event | Unreadable], now: float, *, replay: bool = False) -> None:
@@ -145,6 +149,7 @@ class Ledger:
                 self._hear(event, now)
             case Standing():
                 self._seconds_per_job = self._seconds_per_job or event.seconds_per_job
+                self._pace.learn(event.cost_per_s)
             case Ended():
                 self._end(event)
             case Dispatched() | Started() | Returned() | Retried():
@@ -170,12 +175,14 @@ class Ledger:
         if entry is None:
             return
         self._leave(entry)
+        self._cost -= entry.job.cost
         for position in entry.positions:
             self._prefix.decide(position)
         if entry.begun_by and event.outcome.state is State.SUCCEEDED:
             took_s = max(0.0, event.at - entry.begun_at)
             before_s = self._seconds_per_job or took_s
             self._seconds_per_job = before_s + SMOOTHING * (took_s - before_s)
+            self._pace.done(entry.job.cost, entry.begun_at, event.at)
 
     def _move(self, entry: _Entry, event: JobEvent, now: float) -> None:
         told = (event.attempt, event.delivery)
@@ -220,6 +227,8 @@ class Ledger:
 
     def _leave(self, entry: _Entry) -> None:
         job_id = entry.job.id
+        if entry.place is _Place.OUT:
+            self._cost_out -= entry.job.cost
         self._order.remove(job_id)
         self._fleet.take(job_id)
         self._held.pop(job_id, None)
@@ -242,6 +251,7 @@ class Ledger:
     def _go_out(self, entry: _Entry, worker: str) -> None:
         self._leave(entry)
         entry.place, entry.charged = _Place.OUT, True
+        self._cost_out += entry.job.cost
         self._fleet.hand(entry.job.id, worker, alone=entry.deaths > 0)
 
     def _hold(self, entry: _Entry, until: float) -> None:
@@ -314,6 +324,10 @@ class Ledger:
         state, job_id = State.FAILED, entry.job.id
         return _ended(entry, Outcome(job_id=job_id, state=state, attempt=entry.attempt, at=now, error=error))
 
+    def model_of(self, job_id: str) -> str:
+        """The model's name, as an undecided job gives it."""
+        return self._entries[job_id].job.model
+
     def commit(self) -> Lead:
         """The position and metadata with which a successor misses nothing."""
         return self._prefix.commit(self.cursor)
@@ -323,7 +337,7 @@ class Ledger:
         self._fleet.bury(now)
         workers, slots = self._fleet.capacity()
         first = self._expiry.first()
-        suspects = list(self._suspects)
+        front = [*self._suspects, *self._order.front(now, FRONT)][:FRONT]
         return Standing(
             at=now,
             waiting=len(self._entries) - self._fleet.out,
@@ -333,7 +347,11 @@ class Ledger:
             # Jobs wait equally long, so the first to expire is the oldest.
             oldest_created_at=self._entries[first[1]].job.created_at if first else None,
             seconds_per_job=round(self._seconds_per_job, 4),
-            front=(*suspects, *self._order.front(now, FRONT))[:FRONT],
+            front=tuple(front),
+            front_costs=tuple(self._entries[job_id].job.cost for job_id in front),
+            waiting_cost=self._cost - self._cost_out,
+            running_cost=self._cost_out,
+            cost_per_s=self._pace.cost_per_s,
         )
 
     def next_at(self) -> float:

@@ -12,6 +12,7 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError
@@ -24,6 +25,7 @@ from sfumato.gateway.jobs import JobRoutes
 from sfumato.gateway.lingering import Lingering
 from sfumato.gateway.links import Links, kept_secret
 from sfumato.gateway.live import Live, follow
+from sfumato.gateway.protocol import BoundedHttp
 from sfumato.gateway.service import ServiceRoutes
 from sfumato.gateway.submit import SubmitRoutes
 from sfumato.gateway.uploads import InFlight
@@ -75,7 +77,13 @@ def create_app(
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
-    app = FastAPI(title="Sfumato", description="Image-to-image generation.", lifespan=lifespan, redoc_url=None)
+    app = FastAPIOffline(
+        title="Sfumato",
+        description="Image-to-image generation.",
+        lifespan=lifespan,
+        redoc_url=None,
+        swagger_ui_parameters={"validatorUrl": None},  # else the page sends its address to a checker on the internet
+    )
     for routes in (SubmitRoutes(gateway), JobRoutes(gateway), EventRoutes(gateway), ServiceRoutes(gateway)):
         app.include_router(routes.router())
     app.add_middleware(Lingering)
@@ -161,7 +169,7 @@ async def _serve(settings: Settings, fd: int | None) -> int:
             access_log=False,
             log_config=None,
             log_level="warning",
-            http="httptools",
+            http=BoundedHttp,
             ws="none",
             lifespan="on",
             timeout_graceful_shutdown=GRACE_S,

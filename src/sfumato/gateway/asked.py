@@ -5,21 +5,35 @@ One model reads query, form and JSON alike, so a value is good or bad for the sa
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic_core import ErrorDetails, from_json
 
 from sfumato.core.job import JobId, Priority, State
-from sfumato.core.params import ParamsRequest
+from sfumato.core.params import ModelRules, ParamsRequest
 from sfumato.gateway.problems import Refusal
+from sfumato.models.registry import Registry
 
-__all__ = ["Asked", "AskedJson", "ListAsked", "idempotency_key", "is_job_id", "openapi_parameters", "parse", "wait_s"]
+__all__ = [
+    "Asked",
+    "AskedJson",
+    "ListAsked",
+    "idempotency_key",
+    "is_job_id",
+    "openapi_parameters",
+    "parse",
+    "read_query",
+    "wait_s",
+]
 
 METADATA_BYTES: Final = 1024
 KEY_CHARS: Final = 255
 JOB_ID: Final = TypeAdapter(JobId)
+UNREADABLE: Final = ("float_parsing", "int_parsing", "int_from_float", "int_parsing_size")
 
 
 class Asked(ParamsRequest):
@@ -31,12 +45,22 @@ class Asked(ParamsRequest):
     priority: Priority = Priority.NORMAL
     metadata: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("prompt", "negative_prompt")
+    @classmethod
+    def _without_nul(cls, given: str) -> str:
+        if "\0" in given:
+            raise ValueError("must not hold the character NUL")
+        return given
+
     @field_validator("metadata", mode="before")
     @classmethod
     def _small_object(cls, given: object) -> object:
-        value = from_json(given, allow_inf_nan=False) if isinstance(given, str) else given
+        try:
+            value = from_json(given, allow_inf_nan=False) if isinstance(given, str) else given
+        except ValueError:
+            value = None
         if not isinstance(value, dict):
-            raise ValueError("must be a JSON object")
+            raise ValueError('must be a JSON object, such as {"order": 7}')
         size_bytes = len(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
         if size_bytes > METADATA_BYTES:
             raise ValueError(f"is {size_bytes} bytes of JSON; at most {METADATA_BYTES} are kept")
@@ -63,33 +87,79 @@ class ListAsked(BaseModel):
 M = TypeVar("M", bound=BaseModel)
 
 
-def parse(model: type[M], given: Mapping[str, object] | bytes) -> M:
+def read_query(query: bytes) -> dict[str, str]:
+    """The parameters of a raw query string. Raises Refusal when one stands there twice or is no UTF-8 text."""
+    try:
+        pairs = parse_qsl(query.decode(), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError as error:
+        raise Refusal("invalid-parameters", "The query is not UTF-8 text.") from error
+    counted = Counter(name for name, _ in pairs)
+    twice = [name[:80] for name, times in counted.items() if times > 1]
+    if twice:
+        raise Refusal("invalid-parameters", f"{', '.join(twice)}: more than once in the query; send it once.")
+    return dict(pairs)
+
+
+def parse(model: type[M], given: Mapping[str, object] | bytes, registry: Registry | None = None) -> M:
     """`given` (query and form fields, or a JSON body) as a `model`.
+
+    With `registry`, what can't be read and what the named model does not allow are told together.
 
     Raises:
         Refusal: bad-json, unknown-parameter or invalid-parameters, naming everything that is wrong.
+        UnknownModel: something is wrong, and the registry has no such model.
     """
     try:
         return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(dict(given))
     except ValidationError as error:
-        raise _refusal(model, error.errors(include_url=False, include_context=False)) from error
+        raise _refusal(model, given, error.errors(include_url=False, include_context=False), registry) from error
 
 
-def _refusal(model: type[BaseModel], errors: list[ErrorDetails]) -> Refusal:
+def _refusal(
+    model: type[BaseModel],
+    given: Mapping[str, object] | bytes,
+    errors: list[ErrorDetails],
+    registry: Registry | None,
+) -> Refusal:
     if any(error["type"] == "json_invalid" or not error["loc"] for error in errors):
         return Refusal("bad-json", f"{errors[0]['msg']}. Send a JSON object.")
     unknown = [str(error["loc"][0])[:80] for error in errors if error["type"] == "extra_forbidden"]
     if unknown:
         known = ", ".join(model.model_fields)
-        return Refusal("unknown-parameter", f"{', '.join(unknown)} is not known here. Known are: {known}.")
-    return Refusal("invalid-parameters", "; ".join(_line(error) for error in errors) + ".")
+        picture = "; the picture's field is called image" if model is Asked else ""
+        return Refusal("unknown-parameter", f"{', '.join(unknown)} is not known here. Known are: {known}{picture}.")
+    values: Mapping[str, object] = from_json(given) if isinstance(given, bytes) else given
+    name = values.get("model_name")
+    rules = registry.get(name).rules if registry and isinstance(name, str) else None
+    sentences = [_sentence(error, rules, registry) for error in errors]
+    if rules:
+        sentences += rules.faults(_readable(values, {str(error["loc"][0]) for error in errors}, rules))
+    return Refusal("invalid-parameters", " ".join(sentences))
 
 
-def _line(error: ErrorDetails) -> str:
-    name = ".".join(str(part)[:80] for part in error["loc"])
-    given = error["input"]
-    shown = f" (not {str(given)[:80]!r})" if isinstance(given, str | int | float) else ""
-    return f"{name}: {error['msg'].removeprefix('Value error, ')}{shown}"
+def _sentence(error: ErrorDetails, rules: ModelRules | None, registry: Registry | None) -> str:
+    name, given = ".".join(str(part)[:80] for part in error["loc"]), error["input"]
+    if error["type"] == "missing":
+        choice = f"; give one of: {', '.join(registry.names())}" if registry and name == "model_name" else ""
+        return f"{name} is missing{choice}."
+    shown = f"{name} is {str(given)[:80]!r}; it" if isinstance(given, str | int | float) else name
+    if name == "sampler" and rules:
+        return rules.wrong_sampler(str(given)[:80])
+    # pydantic's reasons behind the comma are its own parser's words.
+    said = error["msg"].partition(", ")[0] if error["type"] in UNREADABLE else error["msg"]
+    return f"{shown} {re.sub('^(Input|String) should', 'must', said.removeprefix('Value error, '))}."
+
+
+def _readable(values: Mapping[str, object], wrong: Collection[str], rules: ModelRules) -> ParamsRequest:
+    """What could be read of the parameters, so that the rules find no fault for want of the others."""
+    harmless = {
+        "strength": 1.0,
+        "num_inference_steps": rules.max_steps,
+        "width": rules.size_multiple,
+        "height": rules.size_multiple,
+    }
+    read = {name: value for name, value in values.items() if name in ParamsRequest.model_fields and name not in wrong}
+    return ParamsRequest.model_validate(read | {name: value for name, value in harmless.items() if name in wrong})
 
 
 def is_job_id(text: str) -> bool:

@@ -71,7 +71,8 @@ class EventRoutes:
 
 
 def _lifecycle(line: Lifecycle) -> str:
-    data = {"at": rfc3339(line.at), **line.model_dump(include={"attempt", "delivery", "worker"})}
+    worker = {"worker": line.worker} if line.worker else {}
+    data = {"at": rfc3339(line.at), "attempt": line.attempt, "delivery": line.delivery, **worker}
     return _event(line.kind, data, line.position)
 
 

@@ -19,6 +19,7 @@ from sfumato.core.ports import Blobs, Broker, EventSink, JobPublisher, JobRows, 
 from sfumato.gateway.pictures import PictureHeader
 from sfumato.gateway.problems import Refusal
 from sfumato.models.registry import Model
+from sfumato.observability import count
 
 __all__ = ["Accepted", "Given", "Intake", "Submission", "Uploaded"]
 
@@ -118,7 +119,10 @@ class Intake:
         if model is None:
             row = await self._rows.get(job_id)
             model = row.job.model if row else None
-        held = await self._outcomes.decide(Outcome(job_id=job_id, state=State.CANCELED, at=now))
+        ours = Outcome(job_id=job_id, state=State.CANCELED, at=now)
+        held = await self._outcomes.decide(ours)
+        if held == ours:
+            count("sfumato_outcomes_total", model=model or "", state=held.state)
         if held.state is State.CANCELED and model is not None:
             # Told even when an earlier call canceled it: that one may have died before it told.
             event = Ended(job_id=job_id, at=held.at, attempt=held.attempt, delivery=0, outcome=held)

@@ -8,11 +8,10 @@ from fastapi.responses import JSONResponse
 from sfumato.core.errors import NotFound
 from sfumato.core.job import Outcome, State, model_slug
 from sfumato.core.ports import JobQuery
-from sfumato.gateway.asked import ListAsked, openapi_parameters, parse, wait_s
+from sfumato.gateway.asked import ListAsked, openapi_parameters, parse, read_query, wait_s
 from sfumato.gateway.context import OWNER, Gateway, unknown_job
 from sfumato.gateway.problems import Refusal, problem_of
 from sfumato.gateway.views import Sighting, job_json, retry_after_s
-from sfumato.observability import count
 
 __all__ = ["JobRoutes"]
 
@@ -45,7 +44,7 @@ class JobRoutes:
     async def list(self, request: Request) -> JSONResponse:
         """Jobs, newest first, a page at a time: give a page's `next` as `cursor` to get the one behind it."""
         gateway = self._gateway
-        asked = parse(ListAsked, request.query_params)
+        asked = parse(ListAsked, read_query(request.scope["query_string"]))
         model = gateway.registry.get(asked.model_name).name if asked.model_name else ""
         page = await gateway.rows.list(JobQuery(OWNER, model, asked.status, asked.cursor, asked.limit))
         jobs = []
@@ -65,8 +64,6 @@ class JobRoutes:
         if held.state is not State.CANCELED:
             detail = f"The job ended {held.state} before it could be canceled; its link says more."
             raise Refusal("already-ended", detail, job_status=held.state.value)
-        if seen.row and seen.outcome is None:
-            count("sfumato_outcomes_total", model=seen.row.job.model, state="canceled")
         return JSONResponse(await self._json(request, Sighting(job_id, seen.row, held)), headers=NO_STORE)
 
     async def delete(self, request: Request, job_id: str) -> Response:

@@ -7,9 +7,10 @@ answer that matters is read from the stores.
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from sfumato.core.errors import SfumatoError
 from sfumato.core.events import (
@@ -30,18 +31,35 @@ from sfumato.core.events import (
 from sfumato.core.job import Job, Outcome
 from sfumato.core.ports import EventLog, Outcomes
 
-__all__ = ["Live", "follow"]
+__all__ = ["Live", "Waiting", "follow"]
 
 POLL_S: Final = 0.25
 REMEMBERED_JOBS: Final = 10_000
 FOLLOW_LIMIT: Final = 500
+COUNTED_AFTER_S: Final = 0.5
+"""A standing made so long after an accept has counted it, clocks being a little apart."""
+SETTLED_S: Final = 3.0
+"""A standing follows within a second of a change: when none did for so long, the last one had all that was there."""
 log = logging.getLogger(__name__)
+
+
+class Waiting(NamedTuple):
+    """How many jobs wait for a model, and their cost in all (as in `Job`)."""
+
+    jobs: int
+    cost: int
+
+
+class _Accept(NamedTuple):
+    at: float
+    cost: int
 
 
 @dataclass(slots=True)
 class _Model:
     standing: Standing | None = None
-    accepted_since: int = 0
+    accepting: int = 0
+    accepts: dict[str, _Accept] = field(default_factory=dict)
     workers: dict[str, Alive] = field(default_factory=dict)
 
 
@@ -59,20 +77,31 @@ class Live:
         """Take in one event of the model's log."""
         model = self._model(slug)
         if isinstance(event, Standing):
-            model.standing, model.accepted_since = event, 0
+            model.standing = event
         elif isinstance(event, Alive):
             model.workers[event.worker] = event
         elif isinstance(event, Dispatched | Started | Returned | Retried | Ended):
+            model.accepts.pop(event.job_id, None)  # whoever tells of it has taken it out of the queue
             if (row := self._rows.get(event.job_id)) is not None:
                 self._rows[event.job_id] = advance(row, event, position)
             if isinstance(event, Ended):
                 self._ring(event.job_id, event.outcome)
 
-    def remember(self, slug: str, job: Job) -> None:
+    @contextmanager
+    def accepting(self, slug: str) -> Iterator[None]:
+        """One job more counts as waiting while it is being stored and published, so that no two take the last place."""
+        model = self._model(slug)
+        model.accepting += 1
+        try:
+            yield
+        finally:
+            model.accepting -= 1
+
+    def remember(self, slug: str, job: Job, now: float) -> None:
         """A job accepted here: it has no row in the database yet."""
         if job.id in self._rows:
             return  # sent again with its key: the dispatcher counts it once
-        self._model(slug).accepted_since += 1
+        self._model(slug).accepts[job.id] = _Accept(now, job.cost)
         self._rows[job.id] = new_row(job)
         if len(self._rows) > REMEMBERED_JOBS:
             self._rows.popitem(last=False)
@@ -89,10 +118,17 @@ class Live:
         """The last word of the model's dispatcher."""
         return self._model(slug).standing
 
-    def waiting(self, slug: str) -> int:
-        """How many jobs wait: the dispatcher's count and what was accepted here since."""
+    def waiting(self, slug: str, now: float) -> Waiting:
+        """What waits: the dispatcher's count, what was accepted here since, and what is just being accepted."""
         model = self._model(slug)
-        return (model.standing.waiting if model.standing else 0) + model.accepted_since
+        standing = model.standing
+        told = Waiting(0, 0)
+        if standing is not None:
+            told = Waiting(standing.waiting, standing.waiting_cost)
+            for job_id in [job_id for job_id, accept in model.accepts.items() if _counted(accept, standing, now)]:
+                del model.accepts[job_id]
+        since = sum(accept.cost for accept in model.accepts.values())
+        return Waiting(told.jobs + len(model.accepts) + model.accepting, told.cost + since)
 
     def workers(self, slug: str, now: float) -> Sequence[Alive]:
         """The workers that live and stay."""
@@ -102,9 +138,9 @@ class Live:
         return [alive for alive in model.workers.values() if not alive.draining]
 
     def progress(self, slug: str, row: JobRow) -> Running | None:
-        """How far the job is, by its worker's last beat."""
+        """How far the job is, by its worker's last beat; None until its steps are known."""
         beats: Iterable[Alive] = self._model(slug).workers.values()
-        found = [running for beat in beats for running in beat.running if running.job_id == row.id]
+        found = [running for beat in beats for running in beat.running if running.job_id == row.id and running.steps]
         current = [running for running in found if (running.attempt, running.delivery) >= (row.attempt, row.delivery)]
         return max(current, key=lambda running: (running.attempt, running.delivery, running.step), default=None)
 
@@ -150,6 +186,10 @@ class Live:
 
     def _model(self, slug: str) -> _Model:
         return self._models.setdefault(slug, _Model())
+
+
+def _counted(accept: _Accept, standing: Standing, now: float) -> bool:
+    return standing.at >= accept.at + (COUNTED_AFTER_S if now < accept.at + SETTLED_S else 0.0)
 
 
 async def follow(live: Live, slug: str, events: EventLog, pause_s: float = 1.0) -> None:

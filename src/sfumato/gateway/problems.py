@@ -41,6 +41,7 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
     {
         case.slug: case
         for case in (
+            Case("bad-http", 400, "This is no HTTP request"),
             Case("bad-json", 400, "The body is not the JSON expected here"),
             Case("bad-multipart", 400, "The multipart body is broken or cut off"),
             Case("unknown-model", 404, "No model has this name here"),
@@ -62,12 +63,13 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("bad-cursor", 422, "The cursor is not one of ours"),
             Case("bad-idempotency-key", 422, "The Idempotency-Key is not usable"),
             Case("idempotency-mismatch", 422, "This Idempotency-Key was used for another request"),
-            Case("invalid-parameters", 422, "A parameter is out of range"),
+            Case("invalid-parameters", 422, "A parameter is missing or out of range"),
             Case("invalid-request", 422, "The request can't be served as it is"),
             Case("missing-image", 422, "There is no picture in the request"),
             Case("too-many-pixels", 422, "The picture has more pixels than this service takes"),
             Case("unknown-parameter", 422, "A parameter has a name this service does not know"),
             Case("backlog-full", 429, "Too many jobs wait for this model"),
+            Case("headers-too-large", 431, "The address and headers are larger than this service takes"),
             Case("internal-error", 500, "The service made a mistake"),
             Case("not-ready", 503, "The service can't work now"),
             Case("overloaded", 503, "The service holds as many bodies as it can"),

@@ -90,13 +90,15 @@ class ServiceRoutes:
     def _models(self) -> list[Any]:
         live, now = self._gateway.live, self._gateway.clock()
         return [
-            model_json(model, live.standing(model.slug), live.waiting(model.slug), live.workers(model.slug, now), now)
+            model_json(
+                model, live.standing(model.slug), live.waiting(model.slug, now), live.workers(model.slug, now), now
+            )
             for model in self._gateway.registry
         ]
 
     async def _desired(self, model: Model) -> int:
         live = self._gateway.live
-        standing, waiting = live.standing(model.slug), live.waiting(model.slug)
+        standing, waiting = live.standing(model.slug), live.waiting(model.slug, self._gateway.clock()).jobs
         if standing is None:
             # No dispatcher was heard since this gateway started: the rows know whether there is anything to do.
             return 1 if waiting or await self._has_open_jobs(model) else 0

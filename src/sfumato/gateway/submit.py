@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 import os
 import re
 import time
@@ -13,7 +14,16 @@ from fastapi.responses import JSONResponse
 
 from sfumato.core.errors import NotFound
 from sfumato.core.job import State, idempotent_job_id, uuid7
-from sfumato.gateway.asked import Asked, AskedJson, idempotency_key, is_job_id, openapi_parameters, parse, wait_s
+from sfumato.gateway.asked import (
+    Asked,
+    AskedJson,
+    idempotency_key,
+    is_job_id,
+    openapi_parameters,
+    parse,
+    read_query,
+    wait_s,
+)
 from sfumato.gateway.context import OWNER, Gateway
 from sfumato.gateway.intake import Accepted, Given, Submission, Uploaded
 from sfumato.gateway.pictures import PictureHeader
@@ -28,7 +38,7 @@ from sfumato.gateway.uploads import (
     read_form,
     read_picture,
 )
-from sfumato.gateway.views import Sighting, job_json, rfc3339
+from sfumato.gateway.views import BLIND_RETRY_AFTER_S, Sighting, backlog_s, job_json, rfc3339
 from sfumato.models.registry import Model
 from sfumato.observability import count, observe
 
@@ -37,6 +47,7 @@ __all__ = ["SubmitRoutes"]
 UPLOAD_LIFETIME_S: Final = 3600.0
 HEAD_BYTES: Final = 64 * 1024
 JSON_OVERHEAD_BYTES: Final = 64 * 1024
+LONGEST_RETRY_AFTER_S: Final = 60.0
 _SUBMIT_DOCS: Final = {
     "parameters": openapi_parameters(Asked),
     "requestBody": {
@@ -72,9 +83,9 @@ class SubmitRoutes:
     async def diffusion(self, request: Request) -> JSONResponse:
         """Submit a picture, as multipart field `image` or as the body itself, and get its access link."""
         began = time.perf_counter()
-        gateway, query = self._gateway, dict(request.query_params)
+        gateway, query = self._gateway, read_query(request.scope["query_string"])
         key = idempotency_key(request.headers.get("idempotency-key"))
-        asked = parse(Asked, query) if "model_name" in query else None
+        asked = parse(Asked, query, gateway.registry) if "model_name" in query else None
         if asked is not None:
             self._admitted(asked)  # before the body is read
         length = declared_length(
@@ -83,7 +94,7 @@ class SubmitRoutes:
         with gateway.in_flight.holding(length):
             form = await self._receive(request)
             if asked is None or form.fields:
-                asked = parse(Asked, _merged(query, form.fields))
+                asked = parse(Asked, _merged(query, form.fields), gateway.registry)
             if form.picture is None:
                 raise Refusal("missing-image", "The form has no field image; send the picture in it as a file.")
             picture = Given(form.picture.data, form.picture.sha256)
@@ -98,7 +109,8 @@ class SubmitRoutes:
         max_bytes = gateway.settings.max_upload_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
         length = declared_length(request.headers.get("content-length"), max_bytes)
         with gateway.in_flight.holding(length):
-            asked = parse(AskedJson, await read_body(request.stream(), max_bytes, gateway.limits.stall_s))
+            body = await read_body(request.stream(), max_bytes, gateway.limits.stall_s)
+            asked = parse(AskedJson, body, gateway.registry)
             self._admitted(asked)
             picture, header = await self._picture_of(asked.image)
             accepted = await self._accept(asked, key, picture, header, began)
@@ -133,16 +145,9 @@ class SubmitRoutes:
         """The model, if it exists and has room for one more job."""
         model = self._gateway.registry.get(asked.model_name)
         live = self._gateway.live
-        waiting = live.waiting(model.slug)
-        if waiting >= model.max_backlog:
-            standing = live.standing(model.slug)
-            per_job_s = standing.seconds_per_job / max(1, standing.slots) if standing else 1.0
-            raise Refusal(
-                "backlog-full",
-                f"{waiting} jobs wait for {model.name}, about {waiting * per_job_s:.0f} s of work; send it later.",
-                retry_after_s=min(60.0, max(1.0, (waiting - model.max_backlog + 1) * per_job_s)),
-                eta_s=round(waiting * per_job_s, 1),
-            )
+        waiting = live.waiting(model.slug, self._gateway.clock())
+        if waiting.jobs >= model.max_backlog:
+            raise _full(model, waiting.jobs, backlog_s(waiting, live.standing(model.slug)))
         return model
 
     async def _receive(self, request: Request) -> Form:
@@ -174,9 +179,10 @@ class SubmitRoutes:
             header=header,
             metadata=asked.metadata,
         )
-        accepted = await gateway.intake.accept(submission, now)
+        with gateway.live.accepting(model.slug):
+            accepted = await gateway.intake.accept(submission, now)
         if accepted.outcome is None:
-            gateway.live.remember(model.slug, accepted.job)
+            gateway.live.remember(model.slug, accepted.job, gateway.clock())
         count("sfumato_accepts_total", model=model.name, priority=asked.priority.value)
         observe("sfumato_accept_seconds", time.perf_counter() - began, model=model.name)
         return accepted
@@ -222,6 +228,17 @@ class SubmitRoutes:
                 return JSONResponse(job_json(seen, links, None, None), 200, headers)
         status = accepted.outcome.state if accepted.outcome else State.QUEUED
         return JSONResponse({"id": job.id, "status": status, **links.json()}, 202, {"Location": links.status_url})
+
+
+def _full(model: Model, waiting: int, eta_s: float | None) -> Refusal:
+    """Too many wait: come again when there is room for one, as far as the model's pace is known."""
+    if eta_s is None:
+        work, room_s = "", float(BLIND_RETRY_AFTER_S)
+    else:
+        work, room_s = f", about {math.ceil(eta_s)} s of work", eta_s * (waiting - model.max_backlog + 1) / waiting
+    detail = f"{waiting} jobs wait for {model.name}{work}; send it later."
+    retry_after_s = min(LONGEST_RETRY_AFTER_S, max(1.0, room_s))
+    return Refusal("backlog-full", detail, retry_after_s=retry_after_s, eta_s=eta_s)
 
 
 def _merged(query: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, object]:

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +20,7 @@ from sfumato.gateway.problems import Refusal
 
 __all__ = [
     "Form",
+    "Hold",
     "InFlight",
     "Limits",
     "Received",
@@ -34,6 +36,7 @@ __all__ = [
 FORM_OVERHEAD_BYTES: Final = 256 * 1024
 FIELD_BYTES: Final = 64 * 1024
 FIELDS: Final = 32
+LEAST_BYTES_PER_S: Final = 8 * 1024
 FIRST_LOOK_BYTES: Final = 4 * 1024
 ALIASES: Final = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 SILENT: Final = ("", "application/octet-stream", "binary/octet-stream")
@@ -42,7 +45,7 @@ SILENT: Final = ("", "application/octet-stream", "binary/octet-stream")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a picture may measure, and how long a body may stand still."""
+    """What a picture may measure, and how far a body may fall behind the least rate."""
 
     max_bytes: int
     max_pixels: int
@@ -50,26 +53,51 @@ class Limits:
 
 
 class InFlight:
-    """The bytes of bodies held at once, within one budget."""
+    """The bytes of bodies held at once, within one budget. What was only announced takes no room from others."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
 
     @contextmanager
-    def holding(self, size_bytes: int) -> Iterator[None]:
-        """Count `size_bytes` as held while inside.
+    def holding(self, announced_bytes: int) -> Iterator["Hold"]:
+        """Count what this task reads of a body as held while inside.
 
         Raises:
-            Refusal: overloaded; the budget has no room for them now.
+            Refusal: overloaded; what is announced has no room beside what others hold now.
         """
-        if self.held_bytes and self.held_bytes + size_bytes > self.limit_bytes:
-            raise Refusal("overloaded", "Too many pictures are arriving at once; send it again.", retry_after_s=1)
-        self.held_bytes += size_bytes
+        hold = Hold(self)
+        hold.check(announced_bytes)
+        token = _hold.set(hold)
         try:
-            yield
+            yield hold
         finally:
-            self.held_bytes -= size_bytes
+            _hold.reset(token)
+            self.held_bytes -= hold.size_bytes
+
+
+class Hold:
+    """One body's part of the budget; it grows as bytes come."""
+
+    def __init__(self, budget: InFlight) -> None:
+        self._budget = budget
+        self.size_bytes = 0
+
+    def check(self, more_bytes: int) -> None:
+        """Raises Refusal (overloaded) when there is no room for more; a body all alone always has room."""
+        held_bytes = self._budget.held_bytes
+        if held_bytes > self.size_bytes and held_bytes + more_bytes > self._budget.limit_bytes:
+            raise Refusal("overloaded", "Too many pictures are arriving at once; send it again.", retry_after_s=1)
+
+    def grow(self, more_bytes: int) -> None:
+        """Count bytes that came; raises Refusal (overloaded)."""
+        self.check(more_bytes)
+        self.size_bytes += more_bytes
+        self._budget.held_bytes += more_bytes
+
+
+_hold: Final[ContextVar[Hold | None]] = ContextVar("hold", default=None)
+"""The hold that the running task reads into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +240,10 @@ class _FormReader:
         self._text.clear()
         if self._name in self.form.fields or (self._name == "image" and self.form.picture):
             raise Refusal("invalid-parameters", f"{self._name[:80]} is in the form twice; send it once.")
+        if segment.filename is not None and self._name != "image":
+            raise Refusal(
+                "unknown-parameter", f"{self._name[:80]} came as a file; the picture's field is called image."
+            )
         if self._name == "image":
             self._picture = Receiving(self._limits, segment.content_type or "")
 
@@ -227,14 +259,25 @@ class _FormReader:
 
 
 async def _steadily(chunks: AsyncIterator[bytes], stall_s: float) -> AsyncIterator[bytes]:
+    """The chunks, counted into the task's hold.
+
+    Each byte buys time at the least rate, and no more than `stall_s` of it can be saved up (a token bucket): neither a
+    body that trickles nor one that stops after a quick start keeps its place for long.
+    """
+    now, hold = asyncio.get_running_loop().time, _hold.get()
+    deadline = now() + stall_s
     while True:
         try:
-            async with asyncio.timeout(stall_s):
+            async with asyncio.timeout_at(deadline):
                 chunk = await anext(chunks, None)
         except TimeoutError as error:
-            raise Refusal("request-timeout", f"No byte came for {stall_s:g} s; send it again.") from error
+            slow = f"The body fell {stall_s:g} s behind {LEAST_BYTES_PER_S} bytes a second; send it again, faster."
+            raise Refusal("request-timeout", slow) from error
         if chunk is None:
             return
+        deadline = min(deadline + len(chunk) / LEAST_BYTES_PER_S, now() + stall_s)
+        if hold is not None:
+            hold.grow(len(chunk))
         if chunk:
             yield chunk
 

@@ -8,12 +8,26 @@ from typing import Any, Final
 
 from sfumato.core.events import Alive, JobRow, Running, Standing
 from sfumato.core.job import Job, Outcome, State
+from sfumato.gateway.live import Waiting
 from sfumato.gateway.problems import problem_of
 from sfumato.models.registry import Model
 
-__all__ = ["Estimate", "JobLinks", "Sighting", "estimate", "job_json", "model_json", "retry_after_s", "rfc3339"]
+__all__ = [
+    "BLIND_RETRY_AFTER_S",
+    "Estimate",
+    "JobLinks",
+    "Sighting",
+    "backlog_s",
+    "estimate",
+    "job_json",
+    "model_json",
+    "retry_after_s",
+    "rfc3339",
+]
 
 LONGEST_RETRY_AFTER_S: Final = 30
+BLIND_RETRY_AFTER_S: Final = 5
+SHORTEST_ETA_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +60,7 @@ class JobLinks:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`position` 1 is next, 0 runs; `eta_s` is the seconds until the result, None when nobody can tell."""
+    """`position` 1 is next, 0 runs; `eta_s` is the seconds until the result, None until the model's pace is known."""
 
     position: int
     eta_s: float | None
@@ -54,21 +68,50 @@ class Estimate:
 
 def estimate(row: JobRow, ahead: int, standing: Standing | None, progress: Running | None, now: float) -> Estimate:
     """When a job that has not ended may end. `ahead` is how many wait before it."""
-    seconds_per_job = standing.seconds_per_job if standing else 0.0
-    if row.state is State.RUNNING:
+    running = row.state is State.RUNNING
+    position = 0 if running else ahead + 1
+    if standing is None or standing.cost_per_s is None:
+        return Estimate(position, None)
+    if running:
         done = progress.step / progress.steps if progress and progress.steps else 0.0
-        return Estimate(0, round((1 - done) * seconds_per_job, 1) if standing else None)
-    if standing is None:
-        return Estimate(ahead + 1, None)
-    # Each round of `slots` jobs takes about the time of one.
-    eta_s = (ahead // max(1, standing.slots) + 1) * seconds_per_job
-    return Estimate(ahead + 1, round(max(eta_s, (row.not_before or now) - now), 1))
+        # It shares the pace with what runs beside it.
+        return Estimate(position, _seconds((1 - done) * max(row.job.cost, standing.running_cost), standing.cost_per_s))
+    cost = _half_of_running(standing) + _cost_ahead(row, ahead, standing) + row.job.cost
+    return Estimate(position, max(_seconds(cost, standing.cost_per_s), round((row.not_before or now) - now, 1)))
+
+
+def backlog_s(waiting: Waiting, standing: Standing | None) -> float | None:
+    """Seconds until all that waits now is done, None until the model's pace is known."""
+    if standing is None or standing.cost_per_s is None:
+        return None
+    if not waiting.jobs and not standing.running:
+        return 0.0
+    return _seconds(waiting.cost + _half_of_running(standing), standing.cost_per_s)
+
+
+def _cost_ahead(row: JobRow, ahead: int, standing: Standing) -> float:
+    if row.id in standing.front:
+        return sum(standing.front_costs[: standing.front.index(row.id)])
+    return ahead * (standing.waiting_cost / standing.waiting if standing.waiting else row.job.cost)
+
+
+def _half_of_running(standing: Standing) -> float:
+    """On average half of what runs is still to be done."""
+    return standing.running_cost / 2
+
+
+def _seconds(cost: float, cost_per_s: float) -> float:
+    """Never 0: what has not ended takes a moment at least."""
+    return max(SHORTEST_ETA_S, round(cost / cost_per_s, 1))
 
 
 def retry_after_s(expected: Estimate | None) -> int:
-    """Whole seconds after which to ask again, 1 to 30."""
-    eta_s = expected.eta_s if expected and expected.eta_s is not None else 0.0
-    return max(1, min(LONGEST_RETRY_AFTER_S, math.ceil(eta_s)))
+    """Whole seconds after which to ask again: 1 to 30, or by its place in the queue 1 to 5 where no time is known."""
+    if expected is None:
+        return 1
+    if expected.eta_s is None:
+        return max(1, min(BLIND_RETRY_AFTER_S, expected.position))
+    return max(1, min(LONGEST_RETRY_AFTER_S, math.ceil(expected.eta_s)))
 
 
 def job_json(seen: Sighting, links: JobLinks, expected: Estimate | None, progress: Running | None) -> dict[str, Any]:
@@ -128,21 +171,20 @@ def _result(outcome: Outcome | None) -> dict[str, Any] | None:
     return outcome.picture.model_dump(include={"media_type", "width", "height", "size_bytes"})
 
 
-def model_json(model: Model, standing: Standing | None, waiting: int, workers: Sequence[Alive], now: float) -> Any:
+def model_json(model: Model, standing: Standing | None, waiting: Waiting, workers: Sequence[Alive], now: float) -> Any:
     """A model as callers see it: `ready` has a worker, `starting` has only jobs, `idle` neither."""
     oldest = standing.oldest_created_at if standing else None
     running = standing.running if standing else 0
-    busy_s = (waiting + running) * standing.seconds_per_job / max(1, standing.slots) if standing else None
     return {
         "name": model.name,
-        "state": "ready" if workers else "starting" if waiting or running else "idle",
+        "state": "ready" if workers else "starting" if waiting.jobs or running else "idle",
         "summary": model.summary,
         "rules": model.rules.model_dump(mode="json"),
         "backlog": {
-            "waiting": waiting,
+            "waiting": waiting.jobs,
             "running": running,
             "oldest_s": round(max(0.0, now - oldest), 1) if oldest is not None else None,
-            "eta_s": round(busy_s, 1) if busy_s is not None else None,
+            "eta_s": backlog_s(waiting, standing),
         },
         "workers": len(workers),
     }

@@ -121,12 +121,15 @@ class Recorder:
     async def _expire_overdue(self, now: float) -> int:
         overdue = await self._rows.overdue(now - EXPIRY_GRACE_S, EXPIRE_AT_ONCE)
         for row in overdue:
-            holds = await self._outcomes.decide(Outcome.expired(row.id, row.attempt, now))
+            ours = Outcome.expired(row.id, row.attempt, now)
+            holds = await self._outcomes.decide(ours)
+            if holds == ours:
+                count("sfumato_expired_total", model=row.job.model)
+                count("sfumato_outcomes_total", model=row.job.model, state=holds.state)
             ended = Ended(job_id=row.id, at=now, attempt=row.attempt, delivery=row.delivery, outcome=holds)
             model = model_slug(row.job.model)
             self.watch([model])
             await self._events[model].append([ended])
-            count("sfumato_expired_total", model=row.job.model)
         return len(overdue)
 
 

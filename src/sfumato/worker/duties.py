@@ -70,7 +70,7 @@ class Duties:
             return None
         outcome = await self._outcomes.get(held.job.id)
         if outcome is None and now >= held.job.expires_at:
-            outcome = await self._outcomes.decide(Outcome.expired(held.job.id, held.work.attempt, now))
+            outcome = await self._decide(held, Outcome.expired(held.job.id, held.work.attempt, now))
         if outcome is not None:
             await self.follow(held, outcome, now)
             return None
@@ -117,7 +117,7 @@ class Duties:
             picture=picture,
             seconds=result.seconds,
         )
-        outcome = await self._outcomes.decide(ours)
+        outcome = await self._decide(held, ours)
         if outcome.picture is None or outcome.picture.key != key:
             if outcome.picture is not None:
                 count("sfumato_duplicate_generations_total", model=held.job.model)
@@ -136,7 +136,7 @@ class Duties:
             count("sfumato_retries_total", model=held.job.model)
             return None
         ours = Outcome(job_id=held.job.id, state=State.FAILED, attempt=held.work.attempt, at=now, error=problem)
-        outcome = await self._outcomes.decide(ours)
+        outcome = await self._decide(held, ours)
         await self.follow(held, outcome, now)
         return outcome
 
@@ -148,8 +148,14 @@ class Duties:
         """Tell the outcome that holds, whoever decided it, then acknowledge: never the other way round."""
         await self._events.append([Ended(**self._who(held, now), outcome=outcome)])
         await self._work.acknowledge(held.receipt)
-        count("sfumato_outcomes_total", model=held.job.model, state=outcome.state)
-        observe("sfumato_job_seconds", max(0.0, outcome.at - held.job.created_at), **self._labels(held.job))
+
+    async def _decide(self, held: Held, ours: Outcome) -> Outcome:
+        """The outcome that holds; ours is counted when it won, so that each end is counted by who made it."""
+        outcome = await self._outcomes.decide(ours)
+        if outcome == ours:
+            count("sfumato_outcomes_total", model=held.job.model, state=outcome.state)
+            observe("sfumato_job_seconds", max(0.0, outcome.at - held.job.created_at), **self._labels(held.job))
+        return outcome
 
     async def _return(self, held: Held, reason: str, now: float) -> None:
         await self._events.append([Returned(**self._who(held, now), worker=self._worker, reason=reason)])
