@@ -11,7 +11,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as states
 from sfumato.core.errors import EngineDead
 from sfumato.core.params import ModelRules, Params, Sampler, Shape
 from sfumato.engine import backends
-from sfumato.engine.backends import BackendUnusable
+from sfumato.engine.backends import BackendUnusable, Prompt
 from sfumato.engine.backends.onnx import OnnxBackend
 from sfumato.engine.engine import Engine, Finished, Pixels
 from tests.support import make_params
@@ -82,7 +82,7 @@ def test_latents_are_the_first_draw_of_the_encoders_distribution(
 
 
 def test_prompt_fills_the_window_and_a_long_one_is_cut(backend: OnnxBackend) -> None:
-    short, long = backend.encode_prompts(["mosaic", "mosaic " * 200])
+    short, long = backend.encode_prompts([Prompt("mosaic"), Prompt("mosaic " * 200)])
 
     assert short.shape == long.shape == (32, 160)
 

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from sfumato.core.errors import EngineDead, PermanentError
 from sfumato.core.job import Priority
 from sfumato.core.params import Params, Sampler, evaluations
+from sfumato.engine.backends import Prompt
 from sfumato.engine.backends.arrays import Latents, NumpyArrays
 from sfumato.engine.backends.simulated import SimulatedBackend
 from sfumato.engine.engine import Engine, Event, Failed, Finished, Pixels, Progress
@@ -30,13 +32,20 @@ class FakeModel(SimulatedBackend):
         self.encoded: list[str] = []
         self.before_call: Callable[[Latents, npt.NDArray[np.float32]], None] = lambda x, t: None
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Sequence[Latents]:
-        self.encoded += prompts
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> Sequence[Latents]:
+        self.encoded += [prompt.text for prompt in prompts]
         return super().encode_prompts(prompts)
 
-    def predict(self, x: Latents, t: npt.NDArray[np.float32], embeddings: Sequence[Latents]) -> Latents:
+    def predict(
+        self,
+        x: Latents,
+        t: npt.NDArray[np.float32],
+        embeddings: Sequence[Latents],
+        guidance: npt.NDArray[np.float32],
+    ) -> Latents:
         self.before_call(x, t)
         self.calls.append(len(x))
+        self.guidance = guidance.tolist()
         steps = 0.001 * t.reshape(-1, 1, 1, 1)
         found: Latents = np.tanh(x * 0.7 + steps + 0.1 * np.stack(embeddings), dtype=np.float32)
         return found
@@ -121,7 +130,7 @@ def test_noise_of_a_job_does_not_depend_on_who_joins_midway(sampler: Sampler) ->
 def walked(params: Params) -> Pixels:
     """The sampler's formula written out for one job, step by step."""
     backend, arrays = FakeModel(), NumpyArrays()
-    positive, negative = backend.encode_prompts([params.prompt, params.negative_prompt])
+    positive, negative = backend.encode_prompts([Prompt(params.prompt), Prompt(params.negative_prompt)])
     count = evaluations(params.num_inference_steps, params.strength)
     schedule = table(params.sampler, STABLE_DIFFUSION, params.num_inference_steps, count)
     generator = arrays.generator(params.seed)
@@ -129,7 +138,8 @@ def walked(params: Params) -> Pixels:
     shape = clean.shape[1:]
     x, before = schedule.signal * clean + schedule.noise * arrays.normal(generator, *shape), clean
     for s, t, p, q, a, b, c, d, _ in schedule.rows.tolist():
-        with_prompt, without = (backend.predict(s * x, np.array([t], np.float32), [e]) for e in (positive, negative))
+        time, scale = np.array([t], np.float32), np.array([params.guidance_scale], np.float32)
+        with_prompt, without = (backend.predict(s * x, time, [e], scale) for e in (positive, negative))
         m = without + params.guidance_scale * (with_prompt - without) if params.guidance_scale > 1 else with_prompt
         x0 = p * x + q * m
         x, before = a * x + b * x0 + c * before + (d * arrays.normal(generator, *shape) if d else 0), x0
@@ -171,6 +181,19 @@ def test_guided_and_plain_jobs_share_a_call_and_come_out_as_alone() -> None:
     assert close(found["plain"], solo(plain))
     assert close(found["guided"], solo(guided))
     assert not close(found["guided"], solo(make_params(guidance_scale=3.0)))
+
+
+def test_model_that_embeds_guidance_is_told_it_and_needs_no_second_row() -> None:
+    backend = FakeModel()
+    backend.about = dataclasses.replace(backend.about, embeds_guidance=True)
+    engine = Engine(backend, 4)
+    for number, scale in enumerate((7.5, 1.0)):
+        params = make_params(guidance_scale=scale)
+        engine.add(str(number), params, picture(params))
+
+    engine.step()
+
+    assert (backend.calls, backend.guidance) == ([2], [7.5, 1.0])
 
 
 def test_same_prompt_is_encoded_once() -> None:

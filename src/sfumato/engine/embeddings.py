@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sfumato.engine.backends import Backend
+from sfumato.engine.backends import Backend, Prompt
 
 __all__ = ["EmbeddingCache"]
 
@@ -16,9 +16,9 @@ class EmbeddingCache:
 
     def __init__(self, backend: Backend, keep: int = KEEP) -> None:
         self._backend, self._keep = backend, keep
-        self._known: OrderedDict[str, Any] = OrderedDict()
+        self._known: OrderedDict[Prompt, Any] = OrderedDict()
 
-    def of(self, prompts: Sequence[str]) -> Mapping[str, Any]:
+    def of(self, prompts: Sequence[Prompt]) -> Mapping[Prompt, Any]:
         """Each prompt's embedding; unknown ones are encoded in one call."""
         unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
         if unknown:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sfumato.core.errors import EngineDead, PermanentError
 from sfumato.core.job import Priority
 from sfumato.core.params import Params, evaluations
-from sfumato.engine.backends import Backend
+from sfumato.engine.backends import Backend, Prompt
 from sfumato.engine.batcher import Batcher
 from sfumato.engine.embeddings import EmbeddingCache
 from sfumato.engine.sampler import COLUMNS, Table, table
@@ -64,16 +64,13 @@ class _Slot:
     params: Params
     pixels: Pixels
     table: Table
+    guided: bool
     step: int = 0
     x: Any = None
     x0_before: Any = None
     generator: Any = None
     embedding: Any = None
     negative: Any = None
-
-    @property
-    def guided(self) -> bool:
-        return self.params.guidance_scale > 1
 
     @property
     def rows(self) -> int:
@@ -123,7 +120,8 @@ class Engine:
             raise PermanentError(f"the picture is {pixels.shape}, not {wanted} as its parameters say.")
         count = evaluations(params.num_inference_steps, params.strength)
         schedule = table(params.sampler, self._schedule, params.num_inference_steps, count)
-        slot = _Slot(key, params, pixels, schedule)
+        guided = params.guidance_scale > 1 and not self._backend.about.embeds_guidance
+        slot = _Slot(key, params, pixels, schedule, guided)
         head_start_s = HEAD_START_S if priority is Priority.HIGH else 0.0
         self._batcher.add(key, params.shape, slot.rows, self._clock(), head_start_s)
         self._slots[key] = slot
@@ -148,13 +146,11 @@ class Engine:
         slots = [self._slots[key] for key in call.keys]
         events: list[Event] = []
         fresh = [slot for slot in slots if slot.x is None]
-        # A number that is not finite ends its own job in _finish; numpy need not warn of it on the way.
-        with np.errstate(over="ignore", invalid="ignore"):
-            begun = self._surviving(self._begin, fresh, events)
-            ready = [slot for slot in slots if slot in begun or slot not in fresh]
-            moved = self._surviving(self._advance, ready, events)
-            events += [Progress(slot.key, slot.step, len(slot.table)) for slot in moved]
-            self._surviving(self._finish, [slot for slot in moved if slot.done], events)
+        begun = self._surviving(self._begin, fresh, events)
+        ready = [slot for slot in slots if slot in begun or slot not in fresh]
+        moved = self._surviving(self._advance, ready, events)
+        events += [Progress(slot.key, slot.step, len(slot.table)) for slot in moved]
+        self._surviving(self._finish, [slot for slot in moved if slot.done], events)
         for event in events:
             if not isinstance(event, Progress):
                 self.abort(event.key)
@@ -167,7 +163,9 @@ class Engine:
         if not slots:
             return []
         try:
-            happened = work(slots)
+            # A number that is not finite ends its own job in _finish; nothing need warn of it on the way.
+            with self._arrays.computing():
+                happened = work(slots)
         except EngineDead:
             raise
         except Exception as error:
@@ -183,8 +181,8 @@ class Engine:
 
     def _begin(self, slots: Sequence[_Slot]) -> Sequence[Event]:
         """Give new jobs their embeddings and first latents. Draws: the encoder's own, then the first noise."""
-        prompts = [(s.params.prompt, s.params.negative_prompt if s.guided else None) for s in slots]
-        embeddings = self._embeddings.of([text for pair in prompts for text in pair if text is not None])
+        prompts = [_prompts(slot) for slot in slots]
+        embeddings = self._embeddings.of([prompt for pair in prompts for prompt in pair if prompt is not None])
         generators = [self._arrays.generator(slot.params.seed) for slot in slots]
         latents = self._backend.encode_images(np.stack([slot.pixels for slot in slots]), generators)
         for slot, (prompt, negative), generator, picture in zip(slots, prompts, generators, latents, strict=True):
@@ -221,15 +219,17 @@ class Engine:
         guided = [index for index, slot in enumerate(slots) if slot.guided]
         order = [*range(len(slots)), *guided]
         embeddings = [*(slot.embedding for slot in slots), *(slots[index].negative for index in guided)]
+        scales = np.array([slot.params.guidance_scale for slot in slots])
         self._rows = len(order)
-        m = self._backend.predict(x[order], t[order].astype(np.float32), embeddings)
+        # Rows are chosen by stacking views: an index list would be a copy to the device that the host waits for.
+        rows = self._arrays.stack([x[index] for index in order]) if guided else x
+        m = self._backend.predict(rows, t[order].astype(np.float32), embeddings, scales[order].astype(np.float32))
         if not guided:
             return m
-        (scale,) = self._arrays.columns(np.array([[slots[index].params.guidance_scale] for index in guided]))
-        without = m[len(slots) :]
-        m = m[: len(slots)]
-        m[guided] = without + scale * (m[guided] - without)
-        return m
+        second = {index: len(slots) + place for place, index in enumerate(guided)}
+        without = self._arrays.stack([m[second.get(index, index)] for index in range(len(slots))])
+        (scale,) = self._arrays.columns(scales[:, None])
+        return without + scale * (m[: len(slots)] - without)
 
     def _finish(self, slots: Sequence[_Slot]) -> Sequence[Event]:
         good = [slot for slot in slots if float(abs(slot.x).max()) < math.inf]
@@ -250,6 +250,12 @@ class Engine:
     def _step_noise(self, slot: _Slot) -> Any:
         """Zeros for a step without noise: what a job draws must not depend on its neighbours."""
         return self._noise(slot, slot.generator) if slot.table.rows[slot.step, COLUMNS.index("d")] else 0 * slot.x
+
+
+def _prompts(slot: _Slot) -> tuple[Prompt, Prompt | None]:
+    """What leads the job, and what it is led away from if it pays for a second row."""
+    negative = Prompt(slot.params.negative_prompt, negative=True)
+    return Prompt(slot.params.prompt), negative if slot.guided else None
 
 
 def _to_pixels(picture: npt.NDArray[np.float32]) -> Pixels:

@@ -5,9 +5,10 @@ arithmetic, indexing and `clip` on them, and asks `arrays` for what differs betw
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from sfumato.core.errors import SfumatoError
 from sfumato.core.params import ModelRules
 from sfumato.engine.schedule import NoiseSchedule, UnsupportedSchedule
 
-__all__ = ["About", "Arrays", "Backend", "BackendUnusable", "Pictures", "Pixels", "load"]
+__all__ = ["About", "Arrays", "Backend", "BackendUnusable", "Pictures", "Pixels", "Prompt", "load"]
 
 Pixels = npt.NDArray[np.uint8]
 """Pictures in, [n, height, width, 3]."""
@@ -32,12 +33,20 @@ class BackendUnusable(SfumatoError):
     title = "The model can't be loaded with this backend"
 
 
+class Prompt(NamedTuple):
+    """A text, and whether guidance leads away from it: some models take the two kinds differently."""
+
+    text: str
+    negative: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class About:
     """What a backend is and how its model was trained.
 
     `latent_channels` and `vae_factor` (pixels a latent cell has on a side) size the latents; `schedule` is what the
-    sampler's tables are computed from.
+    sampler's tables are computed from. A model that `embeds_guidance` takes guidance_scale as an input, one row a job;
+    any other is led by a second row without the prompt.
     """
 
     family: str
@@ -46,10 +55,15 @@ class About:
     latent_channels: int
     vae_factor: int
     schedule: NoiseSchedule
+    embeds_guidance: bool = False
 
 
 class Arrays(Protocol):
     """The few array operations that libraries spell differently."""
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Around arithmetic: numbers that are not finite make no noise, and errors are those that Backend names."""
+        ...
 
     def stack(self, arrays: Sequence[Any]) -> Any:
         """Arrays of one shape along a new first axis."""
@@ -81,7 +95,7 @@ class Backend(Protocol):
     @property
     def arrays(self) -> Arrays: ...
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Sequence[Any]:
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> Sequence[Any]:
         """One embedding a prompt, opaque to the engine."""
         ...
 
@@ -92,8 +106,13 @@ class Backend(Protocol):
         """
         ...
 
-    def predict(self, x: Any, t: npt.NDArray[np.float32], embeddings: Sequence[Any]) -> Any:
-        """The model's output for latents x [n, c, h, w], row i at timestep t[i] with embeddings[i]."""
+    def predict(
+        self, x: Any, t: npt.NDArray[np.float32], embeddings: Sequence[Any], guidance: npt.NDArray[np.float32]
+    ) -> Any:
+        """The model's output for latents x [n, c, h, w], row i at timestep t[i] with embeddings[i].
+
+        `guidance` is each row's guidance_scale; only a model that `embeds_guidance` looks at it.
+        """
         ...
 
     def decode(self, x: Any) -> Pictures:

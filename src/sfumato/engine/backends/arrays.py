@@ -1,6 +1,7 @@
 """numpy's side of the backend port; every numpy backend has it."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ Latents = npt.NDArray[np.float32]
 
 class NumpyArrays:
     """float32 arrays; each job's random numbers are its own Philox stream, the same on every machine."""
+
+    def computing(self) -> AbstractContextManager[object]:
+        return np.errstate(over="ignore", invalid="ignore")
 
     def stack(self, arrays: Sequence[Latents]) -> Latents:
         return np.stack(arrays)

@@ -17,7 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as states
 from tokenizers import Tokenizer
 
 from sfumato.core.errors import EngineDead
-from sfumato.engine.backends import About, BackendUnusable, Pictures, Pixels
+from sfumato.engine.backends import About, BackendUnusable, Pictures, Pixels, Prompt
 from sfumato.engine.backends.arrays import Latents, NumpyArrays
 from sfumato.engine.schedule import NoiseSchedule
 
@@ -80,9 +80,9 @@ class OnnxBackend:
         )
         self.arrays = NumpyArrays()
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Sequence[Latents]:
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> Sequence[Latents]:
         """Prompts longer than the text encoder's window are cut."""
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(prompts))]
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch([prompt.text for prompt in prompts])]
         return list(self._text(input_ids=np.array(ids)))
 
     def encode_images(self, pixels: Pixels, generators: Sequence[np.random.Generator]) -> Latents:
@@ -94,7 +94,13 @@ class OnnxBackend:
             found = mean + np.exp(0.5 * log_variance) * np.stack(draws)
         return np.asarray((found - self._shift) * self._scale, np.float32)
 
-    def predict(self, x: Latents, t: npt.NDArray[np.float32], embeddings: Sequence[Latents]) -> Latents:
+    def predict(
+        self,
+        x: Latents,
+        t: npt.NDArray[np.float32],
+        embeddings: Sequence[Latents],
+        guidance: npt.NDArray[np.float32],
+    ) -> Latents:
         return self._unet(sample=x, timestep=t, encoder_hidden_states=np.stack(embeddings))
 
     def decode(self, x: Latents) -> Pictures:

@@ -14,7 +14,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from sfumato.engine.backends import About, Pictures, Pixels
+from sfumato.engine.backends import About, Pictures, Pixels, Prompt
 from sfumato.engine.backends.arrays import Latents, NumpyArrays
 from sfumato.engine.schedule import NoiseSchedule
 
@@ -45,15 +45,21 @@ class SimulatedBackend:
         file = path / "simulated.json"
         return cls(**json.loads(file.read_text())) if file.is_file() else cls()
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Sequence[Latents]:
-        return [_colour(prompt) for prompt in prompts]
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> Sequence[Latents]:
+        return [_colour(prompt.text) for prompt in prompts]
 
     def encode_images(self, pixels: Pixels, generators: Sequence[np.random.Generator]) -> Latents:
         n, height, width, _ = pixels.shape
         blocks = pixels.reshape(n, height // FACTOR, FACTOR, width // FACTOR, FACTOR, 3).mean(axis=(2, 4))
         return np.asarray((blocks / 127.5 - 1).transpose(0, 3, 1, 2), np.float32)
 
-    def predict(self, x: Latents, t: npt.NDArray[np.float32], embeddings: Sequence[Latents]) -> Latents:
+    def predict(
+        self,
+        x: Latents,
+        t: npt.NDArray[np.float32],
+        embeddings: Sequence[Latents],
+        guidance: npt.NDArray[np.float32],
+    ) -> Latents:
         if cost_s := self.fixed_s + self.row_s * len(x):
             self._sleep(cost_s)
         return x + np.float32(DRIFT) * (np.stack(embeddings) - x)
