@@ -120,28 +120,36 @@ class Backend(Protocol):
         ...
 
 
-Factory = Callable[[Path, int], Backend]
+Factory = Callable[[Path, int, str, str], Backend]
+"""Path, threads, device, dtype."""
 
 
-def _onnx(path: Path, threads: int) -> Backend:
+def _onnx(path: Path, threads: int, device: str, dtype: str) -> Backend:
     from sfumato.engine.backends.onnx import OnnxBackend
 
     return OnnxBackend(path, threads)
 
 
-def _simulated(path: Path, threads: int) -> Backend:
+def _diffusers(path: Path, threads: int, device: str, dtype: str) -> Backend:
+    from sfumato.engine.backends.diffusers.backend import DiffusersBackend
+
+    return DiffusersBackend(path, threads, device, dtype)
+
+
+def _simulated(path: Path, threads: int, device: str, dtype: str) -> Backend:
     from sfumato.engine.backends.simulated import SimulatedBackend
 
     return SimulatedBackend.load(path)
 
 
-BACKENDS: Final[dict[str, Factory]] = {"onnx": _onnx, "simulated": _simulated}
+BACKENDS: Final[dict[str, Factory]] = {"onnx": _onnx, "diffusers": _diffusers, "simulated": _simulated}
 
 
-def load(name: str, path: Path, threads: int, rules: ModelRules) -> Backend:
+def load(name: str, path: Path, threads: int, rules: ModelRules, device: str = "auto", dtype: str = "auto") -> Backend:
     """Open the model at `path` with the backend of this name; its library is imported only now.
 
-    `threads` is how many CPU threads the model may use, 0 for as many as there are cores.
+    `threads` is how many CPU threads the model may use, 0 for as many as there are cores. `device` and `dtype` are for
+    backends that have a choice.
 
     Raises:
         BackendUnusable: the name is unknown, the library is not installed, the folder is no model of this backend, or
@@ -151,7 +159,7 @@ def load(name: str, path: Path, threads: int, rules: ModelRules) -> Backend:
     if factory is None:
         raise BackendUnusable(f"backend {name!r} is unknown; choose one of: {', '.join(BACKENDS)}.")
     try:
-        backend = factory(path, threads)
+        backend = factory(path, threads, device, dtype)
     except ImportError as error:
         raise BackendUnusable(f"backend {name!r} needs {error.name}: pip install 'sfumato[{name}]'.") from error
     except UnsupportedSchedule as error:
