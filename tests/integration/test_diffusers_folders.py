@@ -92,6 +92,7 @@ def inpaint(folder: Path) -> None:
         ),
         (lambda m: edit(m / "model_index.json", text_encoder=[None, None]), r"text_encoder is None"),
         (lambda m: edit(m / "scheduler/scheduler_config.json", thresholding=True), "thresholding"),
+        (lambda m: edit(m / "scheduler/scheduler_config.json", sigma_data=0.5), "sigma_data"),
         (inpaint, r"in_channels is 9, the vae makes 4; inpainting"),
         (widen_the_text_encoder, r"cross_attention_dim is 32, the text encoder gives 64"),
     ],

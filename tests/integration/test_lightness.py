@@ -26,6 +26,32 @@ def test_the_client_needs_no_server_package() -> None:
     assert loaded_by("from sfumato import Client") <= own
 
 
+def test_the_base_install_needs_no_torch() -> None:
+    script = """
+import sys
+for name in ("torch", "diffusers", "transformers", "accelerate", "safetensors"):
+    sys.modules[name] = None  # importing it fails, as where it is not installed
+import numpy as np, sfumato.cli.bench, sfumato.supervisor, sfumato.worker.worker, sfumato.gateway.app
+import sfumato.dispatcher.dispatcher, sfumato.recorder.recorder
+from sfumato.core.params import ParamsRequest, Shape
+from sfumato.engine import backends
+from sfumato.engine.engine import Engine, Finished
+from sfumato.models.registry import Registry
+model = Registry.load(None).get("restyle")
+engine = Engine(backends.load(model.backend, model.path, 1, model.rules), 1)
+params = model.rules.resolve(ParamsRequest(num_inference_steps=3), Shape(64, 64), seed=1)
+engine.add("one", params, np.zeros((params.height, params.width, 3), np.uint8))
+print(isinstance(engine.step()[-1], Finished))
+try:
+    backends.load("diffusers", model.path, 1, model.rules)
+except backends.BackendUnusable as error:
+    print(error.detail)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == ["True", "backend 'diffusers' needs torch: pip install 'sfumato[diffusers]'."]
+
+
 def test_help_is_quick() -> None:
     took_s = []
     for _ in range(3):

@@ -78,7 +78,7 @@ def test_folder_without_costs_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_unknown_backend_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(BackendUnusable, match="onnx, simulated"):
+    with pytest.raises(BackendUnusable, match="onnx, diffusers, simulated"):
         backends.load("abacus", tmp_path, 1, RULES)
 
 

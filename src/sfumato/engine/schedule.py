@@ -117,6 +117,7 @@ _REFUSED: Final = (
     "use_lu_lambdas",
     "use_flow_sigmas",
     "use_dynamic_shifting",
+    "sigma_data",
 )
 _CHOICES: Final = {
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),

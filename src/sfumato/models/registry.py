@@ -15,8 +15,13 @@ from sfumato.core.errors import SfumatoError, UnknownModel
 from sfumato.core.frozen import Frozen
 from sfumato.core.job import model_slug
 from sfumato.core.params import ModelRules
+from sfumato.models.folder import default_rules
 
 __all__ = ["BUNDLED", "BadModels", "Model", "Registry"]
+
+BackendName = Literal["onnx", "diffusers", "simulated"]
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 log = logging.getLogger(__name__)
 
@@ -40,29 +45,33 @@ class Model:
 
     `slug` stands in topic and metric names; `batch` is how many rows a model call has at most; `slots` is how many jobs
     one worker holds at once, more than that because a call takes jobs of one shape only; above `max_backlog`
-    waiting jobs new ones are answered 429.
+    waiting jobs new ones are answered 429; `device` and `dtype` are where and in which numbers its backend computes.
     """
 
     name: str
     slug: str
-    backend: Literal["onnx", "simulated"]
+    backend: BackendName
     path: Path
     rules: ModelRules
     max_backlog: int
     batch: int
     slots: int
     summary: str
+    device: Device = "auto"
+    dtype: Dtype = "auto"
 
 
 class _Entry(Frozen):
     """A [models.NAME] table as it may be written; without `path` it is the bundled model's files."""
 
-    backend: Literal["onnx", "simulated"] = "onnx"
+    backend: BackendName = "onnx"
     path: Path = FOLDER
     summary: str = ""
     batch: int = Field(4, ge=1, le=64)
     slots: int | None = Field(None, ge=1, le=1024)
     max_backlog: int = Field(10_000, ge=1)
+    device: Device = "auto"
+    dtype: Dtype = "auto"
     rules: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -193,6 +202,8 @@ def _model(name: str, table: Any, where: str, folder: Path) -> Model:
         entry = _Entry.model_validate(table)
     except ValidationError as error:
         raise BadModels(f"{where}: {_said(error)}.") from error
+    if entry.backend != "diffusers" and (entry.device, entry.dtype) != ("auto", "auto"):
+        raise BadModels(f"{where}: device and dtype are for backend diffusers; {entry.backend} has no choice of them.")
     path = folder / entry.path
     if not path.is_dir():
         raise BadModels(f"{where}: path {str(path)!r} is no folder.")
@@ -207,14 +218,27 @@ def _model(name: str, table: Any, where: str, folder: Path) -> Model:
         batch=entry.batch,
         slots=entry.slots or _published_slots(published, where) or SLOTS_PER_ROW * entry.batch,
         summary=entry.summary or str(published.get("summary", "")),
+        device=entry.device,
+        dtype=entry.dtype,
     )
 
 
 def _published(path: Path, backend: str, where: str) -> dict[str, Any]:
     """What a model's folder says of itself. A simulated one without a word takes the bundled model's rules."""
-    file = path / "sfumato.json"
+    card = _card(path / "sfumato.json", where)
+    if backend == "simulated" and not card:
+        return {"rules": _card(FOLDER / "sfumato.json", where)["rules"]}
+    if backend != "diffusers":
+        return card
+    try:
+        return card | {"rules": default_rules(path) | card.get("rules", {})}
+    except ValueError as error:
+        raise BadModels(f"{where}: {error}.") from error
+
+
+def _card(file: Path, where: str) -> dict[str, Any]:
     if not file.exists():
-        return {"rules": _published(FOLDER, "", where)["rules"]} if backend == "simulated" else {}
+        return {}
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:

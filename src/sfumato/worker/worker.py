@@ -149,7 +149,9 @@ async def _work(settings: Settings, model: Model) -> None:
     async with open_ports(settings) as ports:
         work, events = ports.broker.work(model.slug), ports.broker.events(model.slug)
         try:
-            backend = await asyncio.to_thread(backends.load, model.backend, model.path, threads, model.rules)
+            backend = await asyncio.to_thread(
+                backends.load, model.backend, model.path, threads, model.rules, model.device, model.dtype
+            )
         except backends.BackendUnusable as error:
             last = Alive(at=time.time(), worker=name, slots=0, lanes=(), draining=True, trouble=error.detail)
             await events.append([last])

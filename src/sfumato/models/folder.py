@@ -1,0 +1,77 @@
+"""What a diffusers folder says of its model's size and making, as rules for the jobs it is asked (docs/models.md)."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from sfumato.core.params import MAX_LCM_STEPS, Sampler
+
+__all__ = ["default_rules"]
+
+ASPECTS: Final = (1.0, 10 / 7, 7 / 10, 11 / 6, 6 / 11)
+"""Width to height: the square, about 3:2 and about 16:9, wide and tall."""
+COARSE: Final = 64
+"""Pixels that sides of 512 and more are multiples of, as in the buckets that these models were trained with."""
+SAMPLERS: Final = {
+    "DDIMScheduler": Sampler.DDIM,
+    "EulerAncestralDiscreteScheduler": Sampler.EULER_ANCESTRAL,
+    "EulerDiscreteScheduler": Sampler.EULER,
+    "LCMScheduler": Sampler.LCM,
+}
+"""Scheduler class → the same thing here; what is not listed gets the rules' own default."""
+
+
+def default_rules(folder: Path) -> dict[str, Any]:
+    """Rules that fit the model in `folder`: shapes of its training size if it tells, and its family's usual settings.
+
+    Raises:
+        ValueError: a file is missing or broken; the message names it.
+    """
+    index = _read(folder / "model_index.json")
+    unet, vae = _read(folder / "unet" / "config.json"), _read(folder / "vae" / "config.json")
+    schedule = _read(folder / "scheduler" / "scheduler_config.json")
+    factor = 2 ** (len(vae.get("block_out_channels", ())) - 1)
+    side = factor * (unet.get("sample_size") or 0)
+    return {
+        "shapes": _shapes(side, factor) if side else (),
+        "size_multiple": factor,
+        **({"max_pixels": 2 * side * side} if side else {}),
+        "guidance_scale": 5.0 if "XL" in str(index.get("_class_name")) else 7.5,
+        **_usual(str(schedule.get("_class_name")), schedule, unet),
+    }
+
+
+def _usual(scheduler: str, schedule: Mapping[str, Any], unet: Mapping[str, Any]) -> dict[str, Any]:
+    """Few steps for a model that was distilled to need no more; the scheduler's own sampler for any other."""
+    embeds_guidance = unet.get("time_cond_proj_dim") is not None
+    sampler = SAMPLERS.get(scheduler)
+    if embeds_guidance or sampler is Sampler.LCM:
+        guidance = {"guidance_scale": 8.5 if embeds_guidance else 1.0}
+        steps = {"num_inference_steps": 8, "max_steps": MAX_LCM_STEPS}
+        return {"sampler": Sampler.LCM, "samplers": (Sampler.LCM,)} | steps | guidance
+    chosen = {} if sampler is None else {"sampler": sampler}
+    # Adversarially distilled ones (turbo) are the ones that predict noise and space their steps from the end.
+    trailing = schedule.get("timestep_spacing") == "trailing"
+    if trailing and schedule.get("prediction_type", "epsilon") == "epsilon":
+        return chosen | {"num_inference_steps": 4, "guidance_scale": 1.0}
+    return chosen
+
+
+def _shapes(side: int, factor: int) -> tuple[tuple[int, int], ...]:
+    """Sizes of about side² pixels, one for each aspect."""
+    multiple = max(COARSE if side >= 512 else 1, factor)
+    return tuple(
+        (multiple * round(side * aspect**0.5 / multiple), multiple * round(side / aspect**0.5 / multiple))
+        for aspect in ASPECTS
+    )
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} can't be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} must be an object")
+    return found
