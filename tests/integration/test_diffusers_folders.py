@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sfumato.core.errors import EngineDead
-from sfumato.core.params import ModelRules, Shape
+from sfumato.core.params import ModelRules, Sampler, Shape
 from sfumato.engine import backends
 from sfumato.engine.backends import Backend, BackendUnusable
 from sfumato.engine.backends.diffusers.backend import DiffusersBackend
@@ -110,6 +110,26 @@ def test_xl_refiner_that_hides_that_it_is_one_is_refused(tmp_path: Path) -> None
 
     with pytest.raises(BackendUnusable, match="mend requires_aesthetics_score"):
         load(folder)
+
+
+@pytest.mark.parametrize("kind", ["sd3", "flux-dev"])
+def test_flow_transformer_whose_vae_is_anothers_is_refused(tmp_path: Path, kind: str) -> None:
+    folder = make_model(kind, tmp_path / "model")
+    other = make_model("flux-dev" if kind == "sd3" else "sd3", tmp_path / "other")
+    shutil.rmtree(folder / "vae")
+    shutil.copytree(other / "vae", folder / "vae")
+
+    with pytest.raises(BackendUnusable, match="they are of different models"):
+        load(folder)
+
+
+@pytest.mark.parametrize(("kind", "sampler"), [("flux-dev", Sampler.EULER), ("sd", Sampler.FLOW_MATCH_EULER)])
+def test_sampler_of_the_other_kind_of_model_is_refused(tmp_path: Path, kind: str, sampler: Sampler) -> None:
+    folder = make_model(kind, tmp_path / "model")
+    rules = ModelRules(shapes=(Shape(64, 64),), size_multiple=16, sampler=sampler, samplers=(sampler,))
+
+    with pytest.raises(BackendUnusable, match=f"samplers has {sampler}"):
+        backends.load("diffusers", folder, 1, rules)
 
 
 def test_folder_with_only_half_precision_files_is_served(folder: Path) -> None:

@@ -1,17 +1,20 @@
 """Each table against diffusers' own scheduler of the same config, walking the same fake model from the same noise."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.flux.pipeline_flux_img2img import calculate_shift
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sfumato.core.params import Sampler
-from sfumato.engine.sampler import Table, table
+from sfumato.engine.sampler import COLUMNS, Table, table
 from sfumato.engine.schedule import NoiseSchedule
 
 # diffusers 0.42 hands torch tensors to numpy 2 in a way that numpy warns about.
@@ -169,6 +172,20 @@ def test_clip_sample_clamps_the_estimate_as_diffusers_does(
 @given(walk=walks(), shift=st.floats(1.0, 6.0))
 def test_flow_match_euler_follows_the_shift(walk: tuple[int, int], shift: float) -> None:
     assert difference(Sampler.FLOW_MATCH_EULER, {"shift": shift}, *walk) < TOLERANCE
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(steps=st.integers(1, 60), tokens=st.integers(16, 8192), kind=st.sampled_from(["exponential", "linear"]))
+def test_shift_by_size_is_that_of_fluxs_pipeline(steps: int, tokens: int, kind: str) -> None:
+    config = {"use_dynamic_shifting": True, "shift": 3.0, "time_shift_type": kind}
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**config)
+    mu = calculate_shift(tokens)
+    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu)
+    schedule = dataclasses.replace(NoiseSchedule.from_config(config), even_sigmas=True)
+
+    found = table(Sampler.FLOW_MATCH_EULER, schedule.shifted_for(tokens), steps, steps)
+
+    assert np.allclose(found.rows[:, COLUMNS.index("t")], scheduler.timesteps.numpy(), rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("sampler", DIFFUSION)

@@ -131,7 +131,7 @@ def walked(params: Params) -> Pixels:
     """The sampler's formula written out for one job, step by step."""
     backend, arrays = FakeModel(), NumpyArrays()
     positive, negative = backend.encode_prompts([Prompt(params.prompt), Prompt(params.negative_prompt)])
-    count = evaluations(params.num_inference_steps, params.strength)
+    count = evaluations(params.num_inference_steps, params.strength, params.sampler)
     schedule = table(params.sampler, STABLE_DIFFUSION, params.num_inference_steps, count)
     generator = arrays.generator(params.seed)
     clean = backend.encode_images(picture(params)[None], [generator])

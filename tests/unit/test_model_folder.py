@@ -16,6 +16,7 @@ def model(
     pipeline: str = "StableDiffusionPipeline",
     scheduler: dict[str, str] | None = None,
     card: object = None,
+    transformer: dict[str, Any] | None = None,
     **unet: Any,
 ) -> Model:
     """A folder with configuration alone, listed in a models.toml."""
@@ -25,7 +26,8 @@ def model(
         "vae/config.json": {"block_out_channels": [128, 256, 512, 512]},
         "scheduler/scheduler_config.json": {"_class_name": "PNDMScheduler"} | (scheduler or {}),
     }
-    for name, content in (files | ({"sfumato.json": card} if card else {})).items():
+    more = {"sfumato.json": card, "transformer/config.json": transformer}
+    for name, content in (files | {name: content for name, content in more.items() if content}).items():
         file = folder / "weights" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(content))
@@ -90,6 +92,24 @@ def test_consistency_model_takes_its_own_sampler_alone(
 
     assert (rules.sampler, rules.samplers) == (Sampler.LCM, (Sampler.LCM,))
     assert (rules.num_inference_steps, rules.max_steps, rules.guidance_scale) == (8, 50, guidance)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "transformer", "steps", "guidance"),
+    [
+        ("StableDiffusion3Pipeline", {"sample_size": 128}, 28, 7.0),
+        ("FluxPipeline", {"guidance_embeds": True}, 28, 3.5),
+        ("FluxPipeline", {"guidance_embeds": False}, 4, 1.0),
+    ],
+)
+def test_flow_transformer_takes_its_one_sampler(
+    tmp_path: Path, pipeline: str, transformer: dict[str, Any], steps: int, guidance: float
+) -> None:
+    rules = model(tmp_path, pipeline=pipeline, transformer=transformer).rules
+
+    assert (rules.sampler, rules.samplers) == (Sampler.FLOW_MATCH_EULER, (Sampler.FLOW_MATCH_EULER,))
+    assert (rules.num_inference_steps, rules.guidance_scale, rules.size_multiple) == (steps, guidance, 16)
+    assert Shape(1216, 832) in rules.shapes
 
 
 def test_card_goes_on_top_of_what_the_configuration_says(tmp_path: Path) -> None:

@@ -62,7 +62,13 @@ def test_all_that_a_model_cannot_do_is_said_at_once() -> None:
 
 
 def test_steps_that_run_follow_strength() -> None:
-    assert [evaluations(20, strength) for strength in (0.04, 0.5, 0.99, 1.0)] == [0, 10, 19, 20]
+    assert [evaluations(20, strength, Sampler.EULER) for strength in (0.04, 0.5, 0.99, 1.0)] == [0, 10, 19, 20]
+
+
+def test_flow_matching_rounds_the_steps_that_run_up() -> None:
+    counts = [evaluations(20, strength, Sampler.FLOW_MATCH_EULER) for strength in (0.04, 0.5, 0.99, 1.0)]
+
+    assert counts == [1, 10, 20, 20]
 
 
 def test_the_steps_named_in_a_refusal_are_enough() -> None:
@@ -72,7 +78,7 @@ def test_the_steps_named_in_a_refusal_are_enough() -> None:
             RULES.resolve(ParamsRequest(strength=strength, num_inference_steps=1), SQUARE, seed=1)
         except InvalidRequest as error:
             need = int(error.detail.split("at least ")[1].split()[0])
-            assert evaluations(need, strength) >= 1
+            assert evaluations(need, strength, RULES.sampler) >= 1
 
 
 def test_rules_that_contradict_themselves_are_refused() -> None:

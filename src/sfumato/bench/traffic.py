@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
-from sfumato.core.params import Shape, evaluations, nearest_shape
+from sfumato.core.params import Sampler, Shape, evaluations, nearest_shape
 
 __all__ = ["STRENGTHS", "TRAFFICS", "Request", "Traffic", "make"]
 
@@ -43,7 +43,7 @@ class Request:
     @property
     def evaluations(self) -> int:
         """Model calls it takes part in."""
-        return evaluations(self.steps, self.strength)
+        return evaluations(self.steps, self.strength, Sampler.DPMPP_2M)
 
 
 def make(

@@ -173,7 +173,7 @@ class ModelRules(Frozen):
         if not 1 <= steps <= most:
             whose = " with sampler lcm" if most < self.max_steps else ""
             yield _out_of_range("num_inference_steps", steps, f"1 to {most}{whose}")
-        elif 0 < strength <= 1 and evaluations(steps, strength) < 1:
+        elif 0 < strength <= 1 and evaluations(steps, strength, sampler) < 1:
             yield (
                 f"strength {strength} of num_inference_steps {steps} leaves no step to run; "
                 f"raise strength or ask for at least {int(1 / strength) + 1} steps."
@@ -214,14 +214,17 @@ class ModelRules(Frozen):
                 raise ValueError(f"shape {tuple(shape)} is no multiple of {self.size_multiple} or over max_pixels.")
         if self.sampler not in self.samplers:
             raise ValueError(f"default sampler {self.sampler} is not among samplers.")
-        if evaluations(self.num_inference_steps, self.strength) < 1:
+        if evaluations(self.num_inference_steps, self.strength, self.sampler) < 1:
             raise ValueError("the default strength of the default num_inference_steps leaves no step to run.")
         return self
 
 
-def evaluations(num_inference_steps: int, strength: float) -> int:
-    """How many steps really run: diffusers' rule for Stable Diffusion, min(int(steps * strength), steps)."""
-    return min(int(num_inference_steps * strength), num_inference_steps)
+def evaluations(num_inference_steps: int, strength: float, sampler: Sampler) -> int:
+    """How many steps really run, by diffusers' rules: rounded down, but up where a flow is matched (SD3, Flux)."""
+    wanted = min(num_inference_steps * strength, num_inference_steps)
+    if sampler is Sampler.FLOW_MATCH_EULER:
+        return num_inference_steps - int(num_inference_steps - wanted)
+    return int(wanted)
 
 
 def nearest_shape(size: Shape, shapes: tuple[Shape, ...]) -> Shape:

@@ -118,8 +118,9 @@ class Engine:
         wanted = (params.height, params.width, 3)
         if pixels.shape != wanted:
             raise PermanentError(f"the picture is {pixels.shape}, not {wanted} as its parameters say.")
-        count = evaluations(params.num_inference_steps, params.strength)
-        schedule = table(params.sampler, self._schedule, params.num_inference_steps, count)
+        count = evaluations(params.num_inference_steps, params.strength, params.sampler)
+        tokens = params.shape.pixels // self._backend.about.token_side**2
+        schedule = table(params.sampler, self._schedule.shifted_for(tokens), params.num_inference_steps, count)
         guided = params.guidance_scale > 1 and not self._backend.about.embeds_guidance
         slot = _Slot(key, params, pixels, schedule, guided)
         head_start_s = HEAD_START_S if priority is Priority.HIGH else 0.0

@@ -223,10 +223,16 @@ def _boundary(schedule: NoiseSchedule, t: float) -> tuple[float, float]:
 
 
 def _flow_match_euler(schedule: NoiseSchedule, steps: int, start: int) -> Table:
-    """The model predicts noise - picture; sigma runs from 1 to 0. The shift is applied twice, as diffusers does."""
+    """The model predicts noise - picture; sigma runs from 1 to 0."""
     count = schedule.num_train_timesteps
-    ends = _shifted(np.array([1.0, 1 / count]), schedule.shift)
-    sigmas = np.append(_shifted(np.linspace(ends[0], ends[1], steps), schedule.shift), 0.0)
+    if schedule.even_sigmas:
+        points = np.linspace(1, 1 / steps, steps)
+    else:
+        # A shift that is the same for all sizes is applied twice, as diffusers does.
+        fixed = 1.0 if schedule.use_dynamic_shifting else schedule.shift
+        high, low = _shifted(np.array([1.0, 1 / count]), fixed)
+        points = np.linspace(high, low, steps)
+    sigmas = np.append(_shifted(points, schedule.shift), 0.0)
     rows = []
     for i in range(start, steps):
         here, there = sigmas[i], sigmas[i + 1]

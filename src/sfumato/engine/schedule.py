@@ -5,7 +5,7 @@ Timestep spacing as named in Lin et al. 2023 (arXiv 2305.08891), Karras sigmas f
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -45,7 +45,8 @@ class NoiseSchedule:
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
     beta_start: float = 0.0001
     beta_end: float = 0.02
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    prediction_type: Literal["epsilon", "v_prediction", "sample", "flow_prediction"] = "epsilon"
+    """flow_prediction stands in no config; it is what a flow matching family says of itself."""
     timestep_spacing: Literal["linspace", "leading", "trailing"] | None = None
     """None: each sampler's own default in diffusers."""
     steps_offset: int = 0
@@ -61,6 +62,14 @@ class NoiseSchedule:
     original_inference_steps: int = 50
     timestep_scaling: float = 10.0
     shift: float = 1.0
+    use_dynamic_shifting: bool = False
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+    base_image_seq_len: int = 256
+    max_image_seq_len: int = 4096
+    time_shift_type: Literal["exponential", "linear"] = "exponential"
+    even_sigmas: bool = False
+    """Flow matching steps lie evenly from 1 to 1 / steps before the shift; not in configs, but in Flux's pipeline."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
@@ -87,6 +96,14 @@ class NoiseSchedule:
     def clamp(self) -> float | None:
         """x0 is kept within ± this where the sampler clips; None: nowhere."""
         return self.clip_sample_range if self.clip_sample else None
+
+    def shifted_for(self, tokens: int) -> "NoiseSchedule":
+        """This schedule for pictures of so many tokens: a larger one needs more noise to hide as much."""
+        if not self.use_dynamic_shifting:
+            return self
+        slope = (self.max_shift - self.base_shift) / (self.max_image_seq_len - self.base_image_seq_len)
+        mu = self.base_shift + slope * (tokens - self.base_image_seq_len)
+        return replace(self, shift=math.exp(mu) if self.time_shift_type == "exponential" else mu)
 
     def alphas_cumprod(self) -> Floats:
         """Signal power ᾱ at each training timestep, [num_train_timesteps], rounded as in training: in float32."""
@@ -116,7 +133,9 @@ _REFUSED: Final = (
     "use_beta_sigmas",
     "use_lu_lambdas",
     "use_flow_sigmas",
-    "use_dynamic_shifting",
+    "shift_terminal",
+    "invert_sigmas",
+    "stochastic_sampling",
     "sigma_data",
 )
 _CHOICES: Final = {
@@ -125,6 +144,7 @@ _CHOICES: Final = {
     "timestep_spacing": ("linspace", "leading", "trailing", None),
     "final_sigmas_type": ("zero", "sigma_min"),
     "solver_type": ("midpoint", "heun"),
+    "time_shift_type": ("exponential", "linear"),
 }
 
 

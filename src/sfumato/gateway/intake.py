@@ -134,7 +134,7 @@ class Intake:
         params = submission.model.rules.resolve(
             submission.asked, Shape(header.width, header.height), _seed(submission.job_id)
         )
-        steps = evaluations(params.num_inference_steps, params.strength)
+        steps = evaluations(params.num_inference_steps, params.strength, params.sampler)
         return Job(
             id=submission.job_id,
             owner=submission.owner,

@@ -13,6 +13,8 @@ ASPECTS: Final = (1.0, 10 / 7, 7 / 10, 11 / 6, 6 / 11)
 """Width to height: the square, about 3:2 and about 16:9, wide and tall."""
 COARSE: Final = 64
 """Pixels that sides of 512 and more are multiples of, as in the buckets that these models were trained with."""
+PATCH: Final = 2
+"""Latent cells that a token of a flow transformer has on a side."""
 SAMPLERS: Final = {
     "DDIMScheduler": Sampler.DDIM,
     "EulerAncestralDiscreteScheduler": Sampler.EULER_ANCESTRAL,
@@ -28,24 +30,38 @@ def default_rules(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: a file is missing or broken; the message names it.
     """
-    index = _read(folder / "model_index.json")
-    unet, vae = _read(folder / "unet" / "config.json"), _read(folder / "vae" / "config.json")
-    schedule = _read(folder / "scheduler" / "scheduler_config.json")
+    pipeline = str(_read(folder / "model_index.json").get("_class_name"))
+    vae = _read(folder / "vae" / "config.json")
     factor = 2 ** (len(vae.get("block_out_channels", ())) - 1)
-    side = factor * (unet.get("sample_size") or 0)
-    return {
-        "shapes": _shapes(side, factor) if side else (),
-        "size_multiple": factor,
-        **({"max_pixels": 2 * side * side} if side else {}),
-        "guidance_scale": 5.0 if "XL" in str(index.get("_class_name")) else 7.5,
-        **_usual(str(schedule.get("_class_name")), schedule, unet),
-    }
+    if (folder / "transformer").is_dir():
+        transformer = _read(folder / "transformer" / "config.json")
+        # Flux takes tokens and tells no size; it was trained around the same one as SD3.
+        side = factor * (transformer.get("sample_size") or 128)
+        return _sizes(side, PATCH * factor) | _usual_of_flows(pipeline, transformer)
+    unet = _read(folder / "unet" / "config.json")
+    schedule = _read(folder / "scheduler" / "scheduler_config.json")
+    guidance = {"guidance_scale": 5.0 if "XL" in pipeline else 7.5}
+    return _sizes(factor * (unet.get("sample_size") or 0), factor) | guidance | _usual(schedule, unet)
 
 
-def _usual(scheduler: str, schedule: Mapping[str, Any], unet: Mapping[str, Any]) -> dict[str, Any]:
+def _sizes(side: int, multiple: int) -> dict[str, Any]:
+    told = {"shapes": _shapes(side, multiple), "max_pixels": 2 * side * side} if side else {}
+    return {"size_multiple": multiple} | told
+
+
+def _usual_of_flows(pipeline: str, transformer: Mapping[str, Any]) -> dict[str, Any]:
+    walked = {"sampler": Sampler.FLOW_MATCH_EULER, "samplers": (Sampler.FLOW_MATCH_EULER,)}
+    if "Flux" not in pipeline:
+        return walked | {"num_inference_steps": 28, "guidance_scale": 7.0}
+    if transformer.get("guidance_embeds"):
+        return walked | {"num_inference_steps": 28, "guidance_scale": 3.5}
+    return walked | {"num_inference_steps": 4, "guidance_scale": 1.0}
+
+
+def _usual(schedule: Mapping[str, Any], unet: Mapping[str, Any]) -> dict[str, Any]:
     """Few steps for a model that was distilled to need no more; the scheduler's own sampler for any other."""
     embeds_guidance = unet.get("time_cond_proj_dim") is not None
-    sampler = SAMPLERS.get(scheduler)
+    sampler = SAMPLERS.get(str(schedule.get("_class_name")))
     if embeds_guidance or sampler is Sampler.LCM:
         guidance = {"guidance_scale": 8.5 if embeds_guidance else 1.0}
         steps = {"num_inference_steps": 8, "max_steps": MAX_LCM_STEPS}
@@ -58,9 +74,9 @@ def _usual(scheduler: str, schedule: Mapping[str, Any], unet: Mapping[str, Any])
     return chosen
 
 
-def _shapes(side: int, factor: int) -> tuple[tuple[int, int], ...]:
+def _shapes(side: int, multiple: int) -> tuple[tuple[int, int], ...]:
     """Sizes of about side² pixels, one for each aspect."""
-    multiple = max(COARSE if side >= 512 else 1, factor)
+    multiple = max(COARSE if side >= 512 else 1, multiple)
     return tuple(
         (multiple * round(side * aspect**0.5 / multiple), multiple * round(side / aspect**0.5 / multiple))
         for aspect in ASPECTS

@@ -105,7 +105,8 @@ class JobRunner:
             )
             self.changed.set()
 
-        progress(0, evaluations(held.job.params.num_inference_steps, held.job.params.strength))
+        asked = held.job.params
+        progress(0, evaluations(asked.num_inference_steps, asked.strength, asked.sampler))
         try:
             return await self._generate(held.receipt, held.job, prepared.pixels, progress)
         finally:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sfumato.core.errors import SfumatoError
-from sfumato.core.params import ModelRules
+from sfumato.core.params import ModelRules, Sampler
 from sfumato.engine.schedule import NoiseSchedule, UnsupportedSchedule
 
 __all__ = ["About", "Arrays", "Backend", "BackendUnusable", "Pictures", "Pixels", "Prompt", "load"]
@@ -45,8 +45,9 @@ class About:
     """What a backend is and how its model was trained.
 
     `latent_channels` and `vae_factor` (pixels a latent cell has on a side) size the latents; `schedule` is what the
-    sampler's tables are computed from. A model that `embeds_guidance` takes guidance_scale as an input, one row a job;
-    any other is led by a second row without the prompt.
+    sampler's tables are computed from; a token of the network is `patch` latent cells on a side. A model that
+    `embeds_guidance` takes guidance_scale as an input, one row a job; any other is led by a second row without the
+    prompt.
     """
 
     family: str
@@ -56,6 +57,12 @@ class About:
     vae_factor: int
     schedule: NoiseSchedule
     embeds_guidance: bool = False
+    patch: int = 1
+
+    @property
+    def token_side(self) -> int:
+        """Pixels; sides of pictures are multiples of it."""
+        return self.vae_factor * self.patch
 
 
 class Arrays(Protocol):
@@ -153,7 +160,7 @@ def load(name: str, path: Path, threads: int, rules: ModelRules, device: str = "
 
     Raises:
         BackendUnusable: the name is unknown, the library is not installed, the folder is no model of this backend, or
-            `rules` allow shapes that the model's latents can't have.
+            `rules` allow shapes that the model's latents can't have or samplers that it can't walk by.
     """
     factory = BACKENDS.get(name)
     if factory is None:
@@ -164,7 +171,16 @@ def load(name: str, path: Path, threads: int, rules: ModelRules, device: str = "
         raise BackendUnusable(f"backend {name!r} needs {error.name}: pip install 'sfumato[{name}]'.") from error
     except UnsupportedSchedule as error:
         raise BackendUnusable(error.detail) from error
-    factor = backend.about.vae_factor
-    if rules.size_multiple % factor:
-        raise BackendUnusable(f"size_multiple is {rules.size_multiple}; this model needs a multiple of {factor}.")
+    _check_rules(rules, backend.about)
     return backend
+
+
+def _check_rules(rules: ModelRules, about: About) -> None:
+    if rules.size_multiple % about.token_side:
+        raise BackendUnusable(
+            f"size_multiple is {rules.size_multiple}; this model needs a multiple of {about.token_side}."
+        )
+    flows = about.schedule.prediction_type == "flow_prediction"
+    wrong = [sampler for sampler in rules.samplers if (sampler is Sampler.FLOW_MATCH_EULER) != flows]
+    if wrong:
+        raise BackendUnusable(f"samplers has {', '.join(wrong)}, which can't be used with a {about.family} model.")

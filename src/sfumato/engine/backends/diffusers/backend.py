@@ -1,6 +1,6 @@
 """The torch backend: a diffusers folder's family behind the engine's port."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,22 +11,28 @@ import transformers
 
 from sfumato.engine.backends import About, BackendUnusable, Pictures, Pixels, Prompt
 from sfumato.engine.backends.diffusers.arrays import TorchArrays
-from sfumato.engine.backends.diffusers.family import Family
+from sfumato.engine.backends.diffusers.family import Adapter
+from sfumato.engine.backends.diffusers.flux import Flux
 from sfumato.engine.backends.diffusers.folder import Folder
 from sfumato.engine.backends.diffusers.place import Place
 from sfumato.engine.backends.diffusers.stable_diffusion import StableDiffusion
+from sfumato.engine.backends.diffusers.stable_diffusion_3 import StableDiffusion3
 from sfumato.engine.backends.diffusers.stable_diffusion_xl import StableDiffusionXL
 from sfumato.engine.schedule import NoiseSchedule
 
 __all__ = ["DiffusersBackend"]
 
-FAMILIES: Final[Mapping[str, Callable[[Folder, Place], Family]]] = {
+FAMILIES: Final[Mapping[str, Adapter]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionImg2ImgPipeline": StableDiffusion,
     "LatentConsistencyModelPipeline": StableDiffusion,
     "LatentConsistencyModelImg2ImgPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
     "StableDiffusionXLImg2ImgPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "StableDiffusion3Img2ImgPipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+    "FluxImg2ImgPipeline": Flux,
 }
 """Pipeline class of model_index.json → adapter."""
 
@@ -42,8 +48,8 @@ class DiffusersBackend:
 
     def __init__(self, path: Path, threads: int, device: str = "auto", dtype: str = "auto") -> None:
         folder = Folder(path)
-        family = FAMILIES.get(folder.pipeline)
-        if family is None:
+        adapter = FAMILIES.get(folder.pipeline)
+        if adapter is None:
             raise BackendUnusable(
                 f"{path / 'model_index.json'}: pipeline {folder.pipeline} is not served here; "
                 f"these are: {', '.join(FAMILIES)}."
@@ -52,8 +58,8 @@ class DiffusersBackend:
         transformers.utils.logging.disable_progress_bar()
         if threads:
             torch.set_num_threads(threads)
-        self._place = Place.choose(device, dtype)
-        self._family = family(folder, self._place)
+        self._place = Place.choose(device, dtype, adapter.on_cuda)
+        self._family = adapter(folder, self._place)
         self._vae = self._family.vae
         self.arrays = TorchArrays(self._place)
         self.about = About(
@@ -62,8 +68,9 @@ class DiffusersBackend:
             device=str(self._place.device),
             latent_channels=self._vae.channels,
             vae_factor=self._vae.factor,
-            schedule=schedule,
+            schedule=self._family.schedule(schedule),
             embeds_guidance=self._family.embeds_guidance,
+            patch=self._family.patch,
         )
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> Sequence[Any]:

@@ -6,19 +6,44 @@ from typing import Any, Protocol
 import torch
 
 from sfumato.engine.backends import Prompt
+from sfumato.engine.backends.diffusers.folder import Folder
+from sfumato.engine.backends.diffusers.place import Place
 from sfumato.engine.backends.diffusers.vae import Vae
+from sfumato.engine.schedule import NoiseSchedule
 
-__all__ = ["Family"]
+__all__ = ["Adapter", "Family"]
+
+
+class Adapter(Protocol):
+    """The class of a family."""
+
+    @property
+    def on_cuda(self) -> torch.dtype:
+        """The dtype that its networks are known to be good in."""
+        ...
+
+    def __call__(self, folder: Folder, place: Place) -> "Family":
+        """Raises BackendUnusable when the folder is not right."""
+        ...
 
 
 class Family(Protocol):
-    """One loaded model. Its factory is `(Folder, Place) -> Family` and raises BackendUnusable."""
+    """One loaded model."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def vae(self) -> Vae: ...
+
+    @property
+    def patch(self) -> int:
+        """Latent cells that a token of the network has on a side."""
+        ...
+
+    def schedule(self, written: NoiseSchedule) -> NoiseSchedule:
+        """What the folder's scheduler_config.json means to this family."""
+        ...
 
     @property
     def embeds_guidance(self) -> bool:

@@ -26,7 +26,7 @@ class Place:
     dtype: torch.dtype
 
     @classmethod
-    def choose(cls, device: str, dtype: str, on_cuda: torch.dtype = torch.float16) -> "Place":
+    def choose(cls, device: str, dtype: str, on_cuda: torch.dtype) -> "Place":
         """`auto` is CUDA where there is one, else the CPU; and float32 on the CPU, `on_cuda` elsewhere.
 
         Raises:

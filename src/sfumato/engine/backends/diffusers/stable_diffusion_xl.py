@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import torch
 
@@ -12,6 +12,7 @@ from sfumato.engine.backends.diffusers.folder import Folder
 from sfumato.engine.backends.diffusers.place import Place
 from sfumato.engine.backends.diffusers.unet import Unet
 from sfumato.engine.backends.diffusers.vae import Vae
+from sfumato.engine.schedule import NoiseSchedule
 
 __all__ = ["StableDiffusionXL"]
 
@@ -33,6 +34,8 @@ class StableDiffusionXL:
     """A picture counts as uncropped and of the size it is made in."""
 
     name: Final = "stable-diffusion-xl"
+    patch: Final = 1
+    on_cuda: ClassVar[torch.dtype] = torch.float16
 
     def __init__(self, folder: Folder, place: Place) -> None:
         self._place = place
@@ -46,6 +49,9 @@ class StableDiffusionXL:
         self._zeroes_empty = folder.index.get("force_zeros_for_empty_prompt", True)
         self._scored = folder.index.get("requires_aesthetics_score", False)
         self._check_added_width(folder)
+
+    def schedule(self, written: NoiseSchedule) -> NoiseSchedule:
+        return written
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> Sequence[_Embedding]:
         outputs = [clip(prompts, hidden_states=True) for clip in self._encoders]
