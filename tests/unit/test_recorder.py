@@ -233,7 +233,7 @@ def _canceled(job: Job) -> Outcome:
     return Outcome(job_id=job.id, state=State.CANCELED, at=NOW)
 
 
-KEEP = Keep(input_s=300.0, log_s=700.0, result_s=1_400.0)
+KEEP = Keep(input_s=300.0, log_s=700.0, result_s=1_400.0, wait_s=100.0)
 KINDS = ("inputs", "outputs", "requests", "uploads")
 
 
@@ -259,7 +259,8 @@ def _swept_after(age_s: float) -> set[str]:
     [
         (299.0, set()),
         (301.0, {"inputs"}),
-        (1_401.0, {"inputs", "outputs", "requests", "outcomes", "rows"}),
+        (1_401.0, {"inputs", "outputs", "outcomes", "rows"}),
+        (1_501.0, {"inputs", "outputs", "outcomes", "rows", "requests"}),
         (UPLOAD_KEEP_S + 1, {"inputs", "outputs", "requests", "outcomes", "rows", "uploads"}),
     ],
 )

@@ -33,6 +33,8 @@ COMMIT_EVERY_S: Final = 0.25
 CURSOR_EVERY_S: Final = 10.0
 """How often the event cursor is committed while no job is decided, so that a successor has little to read."""
 STANDING_EVERY_S: Final = 1.0
+RETOLD_EVERY_S: Final = 10.0
+"""How often an unchanged standing is told all the same: a gateway that just started knows nothing."""
 WAIT_S: Final = 1.0
 PAUSE_S: Final = 0.2
 REFRESH_S: Final = 2.0
@@ -203,9 +205,12 @@ class Dispatcher:
         if abs(now - self._stood_at) < STANDING_EVERY_S:
             return
         standing = self._ledger.standing(now)
-        if self._standing is None or standing != self._standing.model_copy(update={"at": now}):
+        told = self._standing
+        stale = told is None or abs(now - told.at) >= RETOLD_EVERY_S
+        if told is None or stale or standing != told.model_copy(update={"at": now}):
             await self._events.append([standing])
-        self._standing, self._stood_at = standing, now
+            self._standing = standing
+        self._stood_at = now
         gauge("sfumato_waiting_jobs", standing.waiting, model=self._model)
         age_s = now - standing.oldest_created_at if standing.oldest_created_at is not None else 0.0
         gauge("sfumato_oldest_waiting_seconds", max(0.0, age_s), model=self._model)

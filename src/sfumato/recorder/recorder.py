@@ -178,7 +178,7 @@ async def _serve(settings: Settings) -> None:
     registry = Registry.load(settings.models_file, settings.last_models_file)
     async with open_ports(settings) as ports:
         recorder = Recorder((model.slug for model in registry), ports.broker, ports.rows, ports.outcomes)
-        keep = Keep(settings.input_keep_s, settings.log_keep_s, settings.result_keep_s)
+        keep = Keep(settings.input_keep_s, settings.log_keep_s, settings.result_keep_s, settings.job_wait_s)
         sweep = Sweep(keep, ports.blobs, ports.outcomes, ports.rows, ports.broker)
         log.info("ready: %d models", len(registry.names()))
         async with asyncio.TaskGroup() as tasks:

@@ -19,11 +19,12 @@ UPLOAD_KEEP_S: Final = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """How long inputs, logs and results are kept (seconds)."""
+    """How long inputs, logs and results are kept, and how long a job may wait (seconds)."""
 
     input_s: float
     log_s: float
     result_s: float
+    wait_s: float
 
 
 class SweptBlobs(Blobs, BlobSweep, Protocol):
@@ -43,7 +44,8 @@ class Sweep:
         await _swept("rows", self._rows.sweep(now - keep.result_s))
         await _swept("outcomes", self._outcomes.sweep(now - keep.result_s))
         await _swept("outputs", self._objects("outputs/", now - keep.result_s))
-        await _swept("requests", self._objects("requests/", now - keep.result_s))
+        # A request is as old as its accept, its outcome as its end: no key may be free again while an outcome holds.
+        await _swept("requests", self._objects("requests/", now - keep.result_s - keep.wait_s))
         await _swept("inputs", self._objects("inputs/", now - keep.input_s))
         await _swept("uploads", self._objects("uploads/", now - UPLOAD_KEEP_S))
         await _swept("messages", self._logs.trim(now - keep.log_s))
