@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 import uvicorn
@@ -9,6 +10,7 @@ from starlette.responses import PlainTextResponse
 from uvicorn.server import ServerState
 
 from sfumato.gateway.protocol import BoundedHttp
+from tests.support import eventually
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
@@ -21,13 +23,20 @@ async def _talk(*sent: bytes) -> bytes:
     loop, state = asyncio.get_running_loop(), ServerState()
     async with await loop.create_server(lambda: BoundedHttp(config, state, {}), "127.0.0.1", 0) as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        for part in sent:
-            writer.write(part)
-            await writer.drain()
-        said = await asyncio.wait_for(reader.read(), 10)
-        writer.close()
-        await writer.wait_closed()
-        return said
+        try:
+            for part in sent:
+                writer.write(part)
+                await writer.drain()
+            return await asyncio.wait_for(reader.read(), 10)
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+            async def gone() -> bool:
+                return not state.connections
+
+            await eventually(gone)
 
 
 @pytest.mark.parametrize(
@@ -57,5 +66,7 @@ def test_requests_after_one_another_are_counted_one_by_one() -> None:
 
 
 def test_a_trailer_without_end_ends_the_connection() -> None:
-    said = asyncio.run(_talk(CHUNKED + b"\r\n0\r\nX: ", *[b"y" * 16 * KIB] * 200))
-    assert said.count(b"HTTP/1.1 ") == 1
+    # A client that goes on sending may see the reset before the answer; a connection that stays open is a TimeoutError.
+    with suppress(ConnectionError):
+        said = asyncio.run(_talk(CHUNKED + b"\r\n0\r\nX: ", *[b"y" * 16 * KIB] * 200))
+        assert said.count(b"HTTP/1.1 ") == 1
