@@ -55,7 +55,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def backend(kind: str, folders: dict[str, Path]) -> Backend:
     samplers = SAMPLERS[kind]
     rules = ModelRules(shapes=(Shape(64, 64),), size_multiple=16, samplers=samplers, sampler=samplers[0])
-    return backends.load("diffusers", folders[kind], 1, rules, device="cpu")
+    return backends.load("diffusers", folders[kind], rules, backends.Options(threads=1, device="cpu"))
 
 
 @pytest.fixture(scope="module")

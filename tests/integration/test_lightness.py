@@ -38,12 +38,12 @@ from sfumato.engine import backends
 from sfumato.engine.engine import Engine, Finished
 from sfumato.models.registry import Registry
 model = Registry.load(None).get("restyle")
-engine = Engine(backends.load(model.backend, model.path, 1, model.rules), 1)
+engine = Engine(backends.load(model.backend, model.path, model.rules, backends.Options(threads=1)), 1)
 params = model.rules.resolve(ParamsRequest(num_inference_steps=3), Shape(64, 64), seed=1)
 engine.add("one", params, np.zeros((params.height, params.width, 3), np.uint8))
 print(isinstance(engine.step()[-1], Finished))
 try:
-    backends.load("diffusers", model.path, 1, model.rules)
+    backends.load("diffusers", model.path, model.rules)
 except backends.BackendUnusable as error:
     print(error.detail)
 """

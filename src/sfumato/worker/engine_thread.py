@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from sfumato.core.errors import EngineDead
 from sfumato.core.job import Job
-from sfumato.engine.engine import Engine, Failed, Finished, Pixels, Progress
+from sfumato.engine.events import Event, Failed, Finished, Pixels, Progress
+from sfumato.engine.opening import AnyEngine
 from sfumato.observability import observe
 
 __all__ = ["Aborted", "EngineThread"]
@@ -33,7 +34,7 @@ class _Guest:
 class EngineThread:
     """Runs `engine.step()` while a job is in it. No device work on the event loop, no I/O on this thread."""
 
-    def __init__(self, engine: Engine, model: str) -> None:
+    def __init__(self, engine: AnyEngine, model: str) -> None:
         self._engine, self._model = engine, model
         self._loop = asyncio.get_running_loop()
         self._guests: dict[str, _Guest] = {}
@@ -115,7 +116,7 @@ class EngineThread:
         if happened:
             self._loop.call_soon_threadsafe(self._tell, happened)
 
-    def _tell(self, happened: Sequence[Progress | Finished | Failed]) -> None:
+    def _tell(self, happened: Sequence[Event]) -> None:
         for event in happened:
             guest = self._guests.get(event.key)
             if guest is None or guest.done.done():

@@ -14,7 +14,7 @@ from sfumato.core.events import Running
 from sfumato.core.params import evaluations
 from sfumato.core.ports import Received
 from sfumato.engine import images
-from sfumato.engine.engine import Pixels
+from sfumato.engine.events import Pixels
 from sfumato.observability import benchmark, bound_log, observe
 from sfumato.worker.duties import Duties, Held, Result
 from sfumato.worker.engine_thread import Aborted, EngineThread

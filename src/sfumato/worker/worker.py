@@ -18,7 +18,7 @@ from sfumato.core.events import Alive, Ended
 from sfumato.core.ports import EventLog, WorkReceiver
 from sfumato.core.retry import RetryPolicy
 from sfumato.engine import backends
-from sfumato.engine.engine import Engine
+from sfumato.engine.opening import open_engine
 from sfumato.models.registry import Model, Registry
 from sfumato.observability import gauge, setup_logging
 from sfumato.process import run
@@ -148,23 +148,30 @@ async def _work(settings: Settings, model: Model) -> None:
     threads = settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.live_workers))
     async with open_ports(settings) as ports:
         work, events = ports.broker.work(model.slug), ports.broker.events(model.slug)
+        options = backends.Options(threads, model.device, model.dtype)
         try:
-            backend = await asyncio.to_thread(
-                backends.load, model.backend, model.path, threads, model.rules, model.device, model.dtype
+            engine, where = await asyncio.to_thread(
+                open_engine,
+                model.backend,
+                model.path,
+                model.rules,
+                options,
+                model.batch,
+                settings.data_dir / "caps",
             )
         except backends.BackendUnusable as error:
             last = Alive(at=time.time(), worker=name, slots=0, lanes=(), draining=True, trouble=error.detail)
             await events.append([last])
             raise
-        engine = EngineThread(Engine(backend, model.batch), model.slug)
+        thread = EngineThread(engine, model.slug)
         duties = Duties(name, work, events, ports.blobs, ports.outcomes, RetryPolicy())
-        runner = JobRunner(model.slug, duties, engine, settings.max_input_pixels, settings.benchmark_file)
+        runner = JobRunner(model.slug, duties, thread, settings.max_input_pixels, settings.benchmark_file)
         worker = Worker(name, model, settings, runner, work, events)
         for sign in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(sign, worker.leave)
-        log.info("ready: %s with %d slots on %d threads", model.name, model.slots, threads)
+        log.info("ready: %s, %s, with %d slots on %d threads", model.name, where, model.slots, threads)
         await worker.run()
-        await engine.close()
+        await thread.close()
 
 
 def serve(settings: Settings, model_name: str) -> int:

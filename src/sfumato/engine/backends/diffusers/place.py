@@ -1,21 +1,17 @@
-"""Where a model's numbers live: device and dtype, and what torch's errors there mean to the engine."""
+"""Where a model's numbers live: device and dtype."""
 
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import torch
 
-from sfumato.core.errors import EngineDead
 from sfumato.engine.backends import BackendUnusable
+from sfumato.engine.backends.diffusers.graphs import Replayed, record_on_cuda
 
-__all__ = ["Place", "in_words_of_the_port"]
-
-OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "alloc_failed")
-DEVICE_GONE: Final = "cuda error"
+__all__ = ["Pace", "Place"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +43,11 @@ class Place:
         return bool(self.device.type == "cuda")
 
     @property
+    def described(self) -> str:
+        """The device as people know it."""
+        return f"cuda ({torch.cuda.get_device_name(self.device)})" if self.on_cuda else str(self.device)
+
+    @property
     def memory_format(self) -> torch.memory_format:
         """Convolutions in half precision are fastest on CUDA with channels last."""
         return torch.channels_last if self.on_cuda else torch.preserve_format
@@ -60,23 +61,35 @@ class Place:
         """On the device; from pinned memory the host does not wait for the copy."""
         return host.to(self.device, non_blocking=True)
 
+    def fast(self, network: Any, shared: Sequence[str] = ()) -> Callable[..., tuple[torch.Tensor]]:
+        """The network as the device runs it fastest; `shared` are its inputs without an axis of rows."""
+        return Replayed(network, record_on_cuda(), frozenset(shared)) if self.on_cuda else network
+
     def settle(self, module: Any) -> Any:
         """The module here, for inference."""
         return module.to(self.device).to(memory_format=self.memory_format).eval().requires_grad_(False)
 
 
-@contextmanager
-def in_words_of_the_port() -> Iterator[None]:
-    """torch's errors as the port names them: MemoryError, EngineDead, else as they are."""
-    try:
-        yield
-    except RuntimeError as error:
-        said = str(error).lower()
-        if any(sign in said for sign in OUT_OF_MEMORY):
-            # The frames of the failed call hold its tensors; the smaller call that follows needs their room.
-            traceback.clear_frames(error.__traceback__)
-            torch.cuda.empty_cache()
-            raise MemoryError(str(error)) from None
-        if DEVICE_GONE in said:
-            raise EngineDead(f"the device can't go on: {error}") from error
-        raise
+class Pace:
+    """Keeps the host at most AHEAD calls before a device that works by itself.
+
+    One call queued behind the running one hides the host's work. More would only make who joins, leaves or asks for
+    progress wait for all that is queued.
+    """
+
+    AHEAD: Final = 2
+
+    def __init__(self, place: Place) -> None:
+        self._queued: deque[torch.cuda.Event] | None = deque() if place.on_cuda else None
+
+    def wait(self) -> None:
+        """Before a call: wait until one less than AHEAD are under way."""
+        while self._queued and len(self._queued) >= self.AHEAD:
+            self._queued.popleft().synchronize()
+
+    def called(self) -> None:
+        """A call was queued."""
+        if self._queued is not None:
+            done = torch.cuda.Event(blocking=True)
+            done.record()
+            self._queued.append(done)
