@@ -162,6 +162,24 @@ def test_only_xl_upcasts_its_vae_as_diffusers_does(tmp_path: Path, kind: str, wa
     assert backend._vae._module.dtype == wanted
 
 
+def test_memory_is_spared_where_that_is_asked_for(folder: Path) -> None:
+    backend: Any = load(folder, attention_slicing=True, vae_tiling=True)
+
+    assert backend._vae._module.use_tiling
+    processors = backend._family._unet._module.attn_processors.values()
+    assert {type(processor).__name__ for processor in processors} == {"SlicedAttnProcessor"}
+    assert all(isinstance(event, Finished) for event in ends(backend))
+
+
+def test_slicing_of_a_network_that_can_not_slice_is_refused(tmp_path: Path) -> None:
+    folder = make_model("flux-dev", tmp_path / "model")
+    sampler = Sampler.FLOW_MATCH_EULER
+    rules = ModelRules(shapes=(Shape(64, 64),), size_multiple=16, sampler=sampler, samplers=(sampler,))
+
+    with pytest.raises(BackendUnusable, match="attention_slicing is not for a FluxPipeline"):
+        backends.load("diffusers", folder, rules, Options(attention_slicing=True))
+
+
 def ends(backend: Backend, jobs: int = 1) -> list[Event]:
     """What became of so many equal jobs in one engine."""
     engine = Engine(backend, 8)

@@ -41,8 +41,11 @@ def _around(folder: Folder) -> Any:
     """A pipeline of the folder's class around the parts that are loaded already; it only knows how to add weights."""
     wanted = getattr(diffusers, folder.pipeline)
     parts: dict[str, Any] = {name: None for name in inspect.signature(wanted.__init__).parameters if name != "self"}
-    schedules = diffusers.DDIMScheduler if "unet" in folder.parts else diffusers.FlowMatchEulerDiscreteScheduler
-    parts |= {"scheduler": schedules(), "requires_safety_checker": False} | folder.parts
+    # It is never asked to walk, but some classes look at its scheduler when they are made.
+    never_used = diffusers.DDIMScheduler(steps_offset=1, clip_sample=False)
+    if "transformer" in folder.parts:
+        never_used = diffusers.FlowMatchEulerDiscreteScheduler()
+    parts |= {"scheduler": never_used, "requires_safety_checker": False} | folder.parts
     return wanted(**{name: part for name, part in parts.items() if name in inspect.signature(wanted).parameters})
 
 

@@ -40,12 +40,13 @@ class DiffusersPipeline:
         folder = Folder(path)
         _check(folder, options)
         transformers.utils.logging.disable_progress_bar()
+        diffusers.utils.logging.disable_progress_bar()
         if options.threads:
             torch.set_num_threads(options.threads)
         self._place = Place.choose(options.device, options.dtype, torch.bfloat16)
         try:
             found = diffusers.AutoPipelineForImage2Image.from_pretrained(
-                path, use_safetensors=True, local_files_only=True, torch_dtype=self._place.dtype
+                path, use_safetensors=True, local_files_only=True, dtype=self._place.dtype
             )
             self._pipeline: Any = found.to(self._place.device)
         except Exception as error:  # the libraries name no errors; whatever it is, the folder is not what they read
