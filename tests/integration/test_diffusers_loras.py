@@ -70,8 +70,8 @@ def test_fused_loras_do_what_diffusers_does_with_them(tmp_path: Path, kind: str)
 
 
 def test_peft_that_is_not_installed_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
     folder = Folder(make_model("sd", tmp_path / "model"))
+    monkeypatch.setitem(sys.modules, "peft", None)
 
     fuse(folder, [])
     with pytest.raises(ImportError) as caught:
