@@ -21,6 +21,7 @@ from sfumato.models.registry import Registry
 __all__ = [
     "Asked",
     "AskedJson",
+    "EventsAsked",
     "ListAsked",
     "idempotency_key",
     "is_job_id",
@@ -82,6 +83,15 @@ class ListAsked(BaseModel):
     status: State | None = None
     cursor: Annotated[str, Field(max_length=500)] = ""
     limit: Annotated[int, Field(ge=1, le=500)] = 50
+
+
+class EventsAsked(BaseModel):
+    """What to tell beside a job's life; `token` is the link's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    previews: bool = False
+    token: str = ""
 
 
 M = TypeVar("M", bound=BaseModel)

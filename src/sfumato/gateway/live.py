@@ -17,7 +17,7 @@ from sfumato.core.events import (
     Alive,
     Dispatched,
     Ended,
-    JobEvent,
+    Event,
     JobRow,
     Retried,
     Returned,
@@ -73,7 +73,7 @@ class Live:
         self._bells: dict[str, set[asyncio.Future[Outcome | None]]] = {}
         self._closing = False
 
-    def apply(self, slug: str, position: int, event: JobEvent | Alive | Standing | Unreadable) -> None:
+    def apply(self, slug: str, position: int, event: Event | Unreadable) -> None:
         """Take in one event of the model's log."""
         model = self._model(slug)
         if isinstance(event, Standing):
