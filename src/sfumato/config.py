@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sfumato.core.errors import SfumatoError
 
-__all__ = ["BadSettings", "Settings", "child_environment", "load_settings"]
+__all__ = ["BadSettings", "Settings", "child_environment", "inherited_environment", "load_settings"]
 
 DAY_S = 86_400.0
 MIB = 1024 * 1024
@@ -125,6 +125,11 @@ def load_settings(**given: object) -> Settings:
             name = "_".join(str(part) for part in problem["loc"])
             lines.append(f"SFUMATO_{name.upper()}: {problem['msg']}" if name else str(problem["msg"]))
         raise BadSettings("; ".join(lines) + ". See docs/settings.md.") from error
+
+
+def inherited_environment() -> dict[str, str]:
+    """This process's environment, for a child that is none of our roles."""
+    return dict(os.environ)
 
 
 def child_environment(settings: Settings, extra: Mapping[str, str] | None = None) -> dict[str, str]:
