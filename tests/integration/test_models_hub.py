@@ -89,7 +89,7 @@ def test_model_is_fetched_at_one_commit_and_can_be_loaded(shop: Shop, tiny: Path
     model = Registry.load(shop.file).get("ours")
     assert (model.hub, model.revision, model.backend) == ("owner/tiny", commit, "diffusers")
     assert model.path.is_relative_to(shop.cache)
-    assert backends.load("diffusers", model.path, 1, ModelRules(shapes=(Shape(64, 64),))).about.latent_channels == 4
+    assert backends.load("diffusers", model.path, ModelRules(shapes=(Shape(64, 64),))).about.latent_channels == 4
 
 
 def test_only_what_is_needed_is_fetched_and_nothing_that_can_run_code(shop: Shop, tiny: Path) -> None:

@@ -20,7 +20,16 @@ __all__ = ["Entry", "Listed", "parsed", "said"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,79}")
 _FUNCTION: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-DIFFUSERS_ONLY: Final = ("device", "dtype", "hub", "revision", "loras", "attention_slicing", "vae_tiling")
+DIFFUSERS_ONLY: Final = (
+    "device",
+    "dtype",
+    "hub",
+    "revision",
+    "loras",
+    "attention_slicing",
+    "vae_tiling",
+    "cuda_graphs",
+)
 """Keys that the other backends have no use for."""
 
 
@@ -54,6 +63,7 @@ class Entry(Frozen):
     loras: tuple[LoraEntry, ...] = ()
     attention_slicing: bool = False
     vae_tiling: bool = False
+    cuda_graphs: bool = True
     output_filter: str = ""
     rules: dict[str, Any] = Field(default_factory=dict)
 

@@ -68,7 +68,8 @@ class Model:
     one worker holds at once, more than that because a call takes jobs of one shape only; above `max_backlog`
     waiting jobs new ones are answered 429; `device` and `dtype` are where and in which numbers its backend computes;
     `hub` and `revision` are where the folder came from, if it was fetched; `output_filter`, "package.module:function",
-    is called with each finished picture; `attention_slicing` and `vae_tiling` need less memory.
+    is called with each finished picture; `attention_slicing` and `vae_tiling` need less memory; `cuda_graphs` off is
+    for finding out whether they are at fault.
     """
 
     name: str
@@ -88,3 +89,4 @@ class Model:
     output_filter: str = ""
     attention_slicing: bool = False
     vae_tiling: bool = False
+    cuda_graphs: bool = True

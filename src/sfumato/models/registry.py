@@ -282,6 +282,7 @@ def _model(listed: Listed) -> Model:
         output_filter=entry.output_filter,
         attention_slicing=entry.attention_slicing,
         vae_tiling=entry.vae_tiling,
+        cuda_graphs=entry.cuda_graphs,
     )
 
 
