@@ -93,7 +93,7 @@ def test_model_that_can_not_be_served_is_told_of_and_comes_when_it_is_mended(tmp
         told = shown(service)
         assert "a pickle, which can run code" in told["pickled"]["trouble"]
         assert "weights/lost' is no folder" in told["lost"]["trouble"]
-        assert "a pickle, which can run code" in service.log.read_text()
+        poll(lambda: "a pickle, which can run code" in service.log.read_text())
         status, problem = post_picture(service.url, stream.getvalue(), model_name="lost", prompt="x")
         assert (status, problem["type"]) == (503, "urn:sfumato:problem:broken-model")
         assert post_picture(service.url, stream.getvalue(), model_name="quick", prompt="x")[0] == 202
