@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from tests.diffusers_models import make_model
+from tests.diffusers_models import make_model, make_whole
 from tests.service import Service, post_picture
 from tests.support import poll
 
@@ -28,7 +28,13 @@ backend = "diffusers"
 path = "../weights/lost"
 """
 
-JOBS = (("tiny", "ddim"), ("tiny", "ddim"), ("tiny", "euler_ancestral"), ("flowing", "flow_match_euler"))
+JOBS = (
+    ("tiny", "ddim"),
+    ("tiny", "ddim"),
+    ("tiny", "euler_ancestral"),
+    ("flowing", "flow_match_euler"),
+    ("whole", "native"),
+)
 
 
 def models(service: Service, *words: str) -> str:
@@ -53,6 +59,7 @@ def weights(tmp_path: Path) -> Path:
     folder = tmp_path / "weights"
     good = make_model("sdxl", folder / "xl")
     make_model("flux-dev", folder / "flux")
+    make_whole(folder / "whole")
     pickled = Path(shutil.copytree(good, folder / "pickled"))
     unet = pickled / "unet" / "diffusion_pytorch_model.safetensors"
     unet.rename(unet.with_suffix(".bin"))
@@ -66,19 +73,20 @@ def test_models_are_served_as_they_are_added_and_gone_when_they_are_removed(tmp_
     with Service(tmp_path, models=None) as service:
         assert "StableDiffusionXLPipeline" in models(service, "add", "tiny", str(weights / "xl"))
         assert "FluxPipeline" in models(service, "add", "flowing", str(weights / "flux"))
-        poll(lambda: {"restyle", "tiny", "flowing"} == states(service).keys(), within_s=15)
+        assert "StableDiffusionPAGPipeline" in models(service, "add", "whole", str(weights / "whole"))
+        poll(lambda: {"restyle", "tiny", "flowing", "whole"} == states(service).keys(), within_s=15)
         posted = [_asked(service, stream.getvalue(), name, sampler) for name, sampler in JOBS]
         assert [status for status, _ in posted] == [202] * len(JOBS)
         links = [accepted["result_url"] for _, accepted in posted]
         poll(lambda: all(service.get(link)[0] == 200 for link in links), within_s=90)
-        first, again, other, flowing = (_pixels(service.get(link)[1]) for link in links)
+        first, again, other, flowing, whole = (_pixels(service.get(link)[1]) for link in links)
 
-        assert "left: restyle, tiny" in models(service, "remove", "flowing")
-        poll(lambda: {"restyle", "tiny"} == states(service).keys(), within_s=15)
+        assert "left: restyle, tiny, whole" in models(service, "remove", "flowing")
+        poll(lambda: {"restyle", "tiny", "whole"} == states(service).keys(), within_s=15)
         assert post_picture(service.url, stream.getvalue(), model_name="flowing", prompt="x")[0] == 404
         poll(lambda: not [line for line in _children(service) if "worker flowing" in line], within_s=15)
 
-    assert first.shape == flowing.shape == (64, 96, 3)
+    assert first.shape == flowing.shape == whole.shape == (64, 96, 3)
     assert abs(first - again).max() <= 1
     assert abs(first - other).max() > 1
     assert flowing.std() > 0
