@@ -177,13 +177,15 @@ def model_json(
 ) -> dict[str, Any]:
     """A model as callers see it: `ready` has a worker, `starting` has only jobs, `idle` neither.
 
-    `trouble` is why its last worker could not load it: without another one it is `broken`.
+    `trouble` is why its last worker could not load it: without another one it is `broken`. So it is, whoever lives,
+    while its dispatcher hands nothing out because everything fails.
     """
     busy = waiting.jobs or (standing.running if standing else 0)
-    state = "ready" if workers else "broken" if trouble else "starting" if busy else "idle"
+    rests = standing.trouble if standing else ""
+    trouble = rests or ("" if workers else trouble)
+    state = "broken" if trouble else "ready" if workers else "starting" if busy else "idle"
     about = {"name": model.name, "state": state, "summary": model.summary, "rules": model.rules.model_dump(mode="json")}
-    shown = trouble if state == "broken" else None
-    return about | {"backlog": _backlog(standing, waiting, now), "workers": len(workers), "trouble": shown}
+    return about | {"backlog": _backlog(standing, waiting, now), "workers": len(workers), "trouble": trouble or None}
 
 
 def broken_json(name: str, trouble: str, standing: Standing | None, waiting: Waiting, now: float) -> dict[str, Any]:
