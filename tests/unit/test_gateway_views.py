@@ -110,3 +110,11 @@ def test_a_model_is_broken_when_no_worker_lives_and_the_last_could_not_load_it(
     alive = [Alive(at=NOW, worker="w", slots=1, lanes=())] * workers
     told = model_json(model, None, Waiting(waiting, waiting), alive, trouble, NOW)
     assert (told["state"], told["trouble"]) == (state, shown)
+
+
+def test_a_model_is_broken_while_its_dispatcher_rests_because_everything_fails() -> None:
+    (model,) = Registry.load(None)
+    alive = [Alive(at=NOW, worker="w", slots=1, lanes=())]
+    rests = STANDING.model_copy(update={"trouble": "20 jobs failed"})
+    told = model_json(model, rests, Waiting(3, 3), alive, "", NOW)
+    assert (told["state"], told["trouble"], told["workers"]) == ("broken", "20 jobs failed", 1)

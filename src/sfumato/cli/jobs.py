@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sfumato.cli.each import JobIds, each
 from sfumato.cli.options import DEFAULT_URL, AsJson, JobIdArgument, Out, Url, async_client, client
 from sfumato.cli.verb import Verb
 
@@ -122,24 +123,9 @@ def watch(
     raise typer.Exit(job.status != "succeeded")
 
 
-def cancel(
-    context: typer.Context,
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs' ids.")],
-    url: Url = DEFAULT_URL,
-) -> None:
+def cancel(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
     """Cancel jobs that have not ended."""
-    from sfumato.cli import show
-    from sfumato.client import InvalidRequest
-
-    failed = False
-    with client(context, url) as service:
-        for job_id in job_ids:
-            try:
-                show.line(f"{job_id} {service.cancel(job_id).status}")
-            except InvalidRequest as error:
-                show.complain(f"{job_id}: {error.detail}")
-                failed = True
-    raise typer.Exit(failed)
+    each(context, url, job_ids, lambda service, job_id: f"{job_id} {service.cancel(job_id).status}")
 
 
 def jobs(

@@ -144,6 +144,7 @@ def _asked(job: Job) -> dict[str, Any]:
         "prompt": job.params.prompt,
         "params": job.params.model_dump(mode="json", exclude={"prompt"}),
         "metadata": job.metadata,
+        "retry_of": job.retry_of or None,
         "created_at": rfc3339(job.created_at),
         "expires_at": rfc3339(job.expires_at),
     }
