@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help setup demo up test quick check format bench clean
+.PHONY: help setup demo up test gpu quick check format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -23,6 +23,9 @@ up: .venv/base ## run the service on http://127.0.0.1:8000
 
 test: check ## the checks and the whole suite
 	$(BIN)/python -m pytest
+
+gpu: .venv/test ## what only a CUDA device can show
+	$(BIN)/python -m pytest tests/gpu
 
 quick: .venv/test ## what is proved without starting a server, in a minute
 	$(BIN)/python -m pytest -q -m 'not server' tests/unit tests/property tests/contract

@@ -14,7 +14,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sfumato.core.errors import SfumatoError
 
-__all__ = ["BadSettings", "Settings", "child_environment", "load_settings"]
+__all__ = [
+    "BadSettings",
+    "Settings",
+    "child_environment",
+    "inherited_environment",
+    "load_settings",
+    "load_settings_before_list",
+]
 
 DAY_S = 86_400.0
 MIB = 1024 * 1024
@@ -38,6 +45,9 @@ class Settings(BaseSettings):
     public_url: str = Field("", description="Address that links begin with; by default the address of each request.")
     models: Path | None = Field(
         None, description="models.toml or a plain model_names.txt; by default models.toml in the data folder, if there."
+    )
+    models_cache: Path | None = Field(
+        None, description="Folder for what `sfumato models add` fetches; by default huggingface_hub's own cache."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for machines.")
@@ -76,13 +86,6 @@ class Settings(BaseSettings):
         None, description="Folder in which the processes of one host share their metrics; set by `sfumato up`."
     )
 
-    @field_validator("models")
-    @classmethod
-    def _there(cls, models: Path | None) -> Path | None:
-        if models is not None and not models.is_file():
-            raise ValueError(f"there is no file {models}; make it, or leave the setting out")
-        return models
-
     @field_validator("public_url")
     @classmethod
     def _no_trailing_slash(cls, url: str) -> str:
@@ -117,6 +120,18 @@ def load_settings(**given: object) -> Settings:
     Raises:
         BadSettings: a value is wrong; the message names every wrong variable and what it must be.
     """
+    settings = load_settings_before_list(**given)
+    if settings.models is not None and not settings.models.is_file():
+        raise BadSettings(f"SFUMATO_MODELS: there is no file {settings.models}; make it, or leave the setting out.")
+    return settings
+
+
+def load_settings_before_list(**given: object) -> Settings:
+    """As `load_settings`, but a list of models that is named need not be there yet.
+
+    Raises:
+        BadSettings: as in `load_settings`.
+    """
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
@@ -125,6 +140,11 @@ def load_settings(**given: object) -> Settings:
             name = "_".join(str(part) for part in problem["loc"])
             lines.append(f"SFUMATO_{name.upper()}: {problem['msg']}" if name else str(problem["msg"]))
         raise BadSettings("; ".join(lines) + ". See docs/settings.md.") from error
+
+
+def inherited_environment() -> dict[str, str]:
+    """This process's environment, for a child that is none of our roles."""
+    return dict(os.environ)
 
 
 def child_environment(settings: Settings, extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -116,6 +116,22 @@ def test_a_cancel_holds_while_its_worker_dies(tmp_path: Path) -> None:
         poll(lambda: service.job(after["id"])["status"] == "succeeded", within_s=20)
 
 
+def test_a_device_that_is_gone_costs_a_worker_and_no_job(tmp_path: Path) -> None:
+    service = Service(tmp_path, models=SLOW)
+    (service.data_dir / "slow").mkdir()
+    (service.data_dir / "slow" / "simulated.json").write_text(json.dumps({"fixed_s": 0.005, "dies_after_calls": 20}))
+    with service:
+        jobs = [
+            post_picture(service.url, _noise(32, 32), model_name="slow", prompt="x", num_inference_steps="40")[1]["id"]
+            for _ in range(6)
+        ]
+        poll(lambda: all(service.job(job)["status"] in ("succeeded", "failed") for job in jobs), within_s=90)
+        states = [service.job(job)["status"] for job in jobs]
+
+    assert states == ["succeeded"] * 6
+    assert service.log.read_text().count("the simulated device is gone.; this process ends") >= 2
+
+
 def test_a_picture_that_breaks_off_ends_failed_with_its_reason(tmp_path: Path) -> None:
     whole = _noise(64, 64)
     with Service(tmp_path) as service:

@@ -95,13 +95,13 @@ class GatewayService:
         """`end`, a moment from now, so that a request can be under way before."""
         threading.Timer(0.3, self.end, [job_id]).start()
 
-    def start(self, job_id: str, step: int = 0, steps: int = 0) -> None:
-        """Do the worker's work: tell that it started the job and, with `steps`, how far it is."""
+    def start(self, job_id: str, step: int = 0, steps: int = 0, preview: int = 0) -> None:
+        """Do the worker's work: tell that it started the job and, with `steps`, how far it is and was shown."""
         events = self.world.topic(MODEL).events
         now = time.time()
         events.append(Started(job_id=job_id, at=now, attempt=0, delivery=0, worker="w").model_dump_json())
         if steps:
-            running = Running(job_id=job_id, attempt=0, delivery=0, step=step, steps=steps)
+            running = Running(job_id=job_id, attempt=0, delivery=0, step=step, steps=steps, preview=preview)
             events.append(Alive(at=now, worker="w", slots=1, lanes=(0,), running=(running,)).model_dump_json())
 
     def stand(self, model: str = MODEL, *, waiting: int, running: int = 0, **changes: Any) -> None:
@@ -124,10 +124,10 @@ def problem(response: Any, status: int, slug: str) -> dict[str, Any]:
 
 
 @contextmanager
-def gateway_service(folder: Path, **settings: Any) -> Iterator[GatewayService]:
-    """A gateway whose data folder is `folder`; `settings` go on top of small ones."""
+def gateway_service(folder: Path, listed: str = MODELS, **settings: Any) -> Iterator[GatewayService]:
+    """A gateway whose data folder is `folder`, with `listed` as its models.toml; `settings` go on top of small ones."""
     models = folder / "models.toml"
-    models.write_text(MODELS)
+    models.write_text(listed)
     faults = _Faults()
     world = World(clock=time.time, io=faults)
     stores = MemoryBroker(world), MemoryBlobs(world), MemoryOutcomes(world), MemoryRows(world)

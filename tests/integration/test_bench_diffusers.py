@@ -17,7 +17,7 @@ from sfumato.bench.baselines.pipeline import Pipeline
 from sfumato.bench.traffic import Request
 from sfumato.core.params import ModelRules, Sampler, Shape
 from sfumato.engine import backends
-from sfumato.engine.backends import BackendUnusable
+from sfumato.engine.backends import BackendUnusable, Options
 from sfumato.engine.engine import Engine, Finished, Pixels
 
 # diffusers 0.42 hands torch tensors to numpy 2 in a way that numpy warns about.
@@ -53,7 +53,7 @@ def jobs(count: int) -> list[play.Job]:
 
 
 def ours(folder: Path, job: play.Job) -> Pixels:
-    engine = Engine(backends.load("diffusers", folder, 0, RULES, "cpu"), 2)
+    engine = Engine(backends.load("diffusers", folder, RULES, Options(device="cpu")), 2)
     engine.add("one", *job)
     while True:
         for event in engine.step():

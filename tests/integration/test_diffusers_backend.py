@@ -55,7 +55,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def backend(kind: str, folders: dict[str, Path]) -> Backend:
     samplers = SAMPLERS[kind]
     rules = ModelRules(shapes=(Shape(64, 64),), size_multiple=16, samplers=samplers, sampler=samplers[0])
-    return backends.load("diffusers", folders[kind], 1, rules, device="cpu")
+    return backends.load("diffusers", folders[kind], rules, backends.Options(threads=1, device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +88,9 @@ def run(backend: Backend, jobs: Sequence[Params]) -> list[Any]:
     return [slot.x for slot in slots]
 
 
-def theirs(pipeline: Any, params: Params, output_type: str = "latent") -> Any:
+def theirs(pipeline: Any, params: Params, output_type: str = "latent", scheduler: Any = None) -> Any:
     """What diffusers makes of the job: its last latents, or with "np" its picture [height, width, 3] from 0 to 1."""
-    pipeline.scheduler = SCHEDULERS[params.sampler].from_config(pipeline.scheduler.config)
+    pipeline.scheduler = scheduler or SCHEDULERS[params.sampler].from_config(pipeline.scheduler.config)
     sizes = {"width": params.width, "height": params.height} if params.sampler in FLOW else {}
     found = pipeline(
         **sizes,

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from sfumato.core.errors import EngineDead
 from sfumato.core.params import ModelRules, Sampler, Shape
 from sfumato.engine import backends
-from sfumato.engine.backends import Backend, BackendUnusable
+from sfumato.engine.backends import Backend, BackendUnusable, Options
 from sfumato.engine.backends.diffusers.backend import DiffusersBackend
 from sfumato.engine.engine import Engine, Event, Finished
 from tests.diffusers_models import make_model
@@ -35,8 +35,8 @@ def folder(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "model"))
 
 
-def load(folder: Path, **options: str) -> Backend:
-    return backends.load("diffusers", folder, 1, RULES, **options)
+def load(folder: Path, **options: Any) -> Backend:
+    return backends.load("diffusers", folder, RULES, Options(threads=1, **options))
 
 
 def edit(file: Path, **changes: object) -> None:
@@ -84,7 +84,7 @@ def inpaint(folder: Path) -> None:
         (lambda m: reweigh(m / TEXT, lambda w: w.popitem()), r"text_encoder lacks 1 weights"),
         (
             lambda m: edit(m / "model_index.json", _class_name="WuerstchenPipeline"),
-            r"pipeline WuerstchenPipeline is not served here; these are: StableDiffusionPipeline",
+            r"pipeline WuerstchenPipeline can't be stepped here; these can: StableDiffusionPipeline",
         ),
         (
             lambda m: edit(m / "model_index.json", unet=["their_code", "TheirUnet"]),
@@ -129,7 +129,7 @@ def test_sampler_of_the_other_kind_of_model_is_refused(tmp_path: Path, kind: str
     rules = ModelRules(shapes=(Shape(64, 64),), size_multiple=16, sampler=sampler, samplers=(sampler,))
 
     with pytest.raises(BackendUnusable, match=f"samplers has {sampler}"):
-        backends.load("diffusers", folder, 1, rules)
+        backends.load("diffusers", folder, rules)
 
 
 def test_folder_with_only_half_precision_files_is_served(folder: Path) -> None:
@@ -157,9 +157,27 @@ def test_dtype_is_the_networks_and_latents_stay_float32(folder: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "wanted"), [("sd", torch.float16), ("sdxl", torch.float32)])
 def test_only_xl_upcasts_its_vae_as_diffusers_does(tmp_path: Path, kind: str, wanted: torch.dtype) -> None:
-    backend = DiffusersBackend(make_model(kind, tmp_path / kind), 1, device="cpu", dtype="float16")
+    backend = DiffusersBackend(make_model(kind, tmp_path / kind), Options(device="cpu", dtype="float16"))
 
     assert backend._vae._module.dtype == wanted
+
+
+def test_memory_is_spared_where_that_is_asked_for(folder: Path) -> None:
+    backend: Any = load(folder, attention_slicing=True, vae_tiling=True)
+
+    assert backend._vae._module.use_tiling
+    processors = backend._family._unet._module.attn_processors.values()
+    assert {type(processor).__name__ for processor in processors} == {"SlicedAttnProcessor"}
+    assert all(isinstance(event, Finished) for event in ends(backend))
+
+
+def test_slicing_of_a_network_that_can_not_slice_is_refused(tmp_path: Path) -> None:
+    folder = make_model("flux-dev", tmp_path / "model")
+    sampler = Sampler.FLOW_MATCH_EULER
+    rules = ModelRules(shapes=(Shape(64, 64),), size_multiple=16, sampler=sampler, samplers=(sampler,))
+
+    with pytest.raises(BackendUnusable, match="attention_slicing is not for a FluxPipeline"):
+        backends.load("diffusers", folder, rules, Options(attention_slicing=True))
 
 
 def ends(backend: Backend, jobs: int = 1) -> list[Event]:
@@ -190,7 +208,7 @@ class Failing:
 
 def failing(backend: Any, error: Exception, rows: int) -> Failing:
     unet = backend._family._unet
-    network = unet._module = Failing(unet._module, error, rows)
+    network = unet._network = Failing(unet._network, error, rows)
     return network
 
 
@@ -232,7 +250,7 @@ def test_memory_of_a_call_that_did_not_fit_is_free_before_the_next(folder: Path)
 
     seen: list[int] = []
     backend: Any = load(folder)
-    backend._family._unet._module = network
+    backend._family._unet._network = network
 
     ends(backend, jobs=2)
 

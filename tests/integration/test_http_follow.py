@@ -1,5 +1,6 @@
 """Following jobs over HTTP: status, lists, cancel, delete and the access link."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sfumato.core.job import State
+from sfumato.core.events import Watched, decode_event
+from sfumato.core.job import State, preview_key
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
 from tests.support import job_id, poll
 
@@ -339,3 +341,52 @@ def test_events_show_progress_while_it_runs(service: GatewayService) -> None:
     service.end_soon(answer["id"])
     kinds = [kind for _, kind in _events(service.client.get(answer["events_url"]).text)]
     assert kinds == ["queued", "started", "progress", "final"]
+
+
+def test_previews_come_to_who_asks_for_them_and_are_asked_of_the_worker(service: GatewayService) -> None:
+    answer = service.accepted()
+    service.world.blobs[preview_key(answer["id"])] = (b"a small picture", 0.0)
+    service.start(answer["id"], step=3, steps=8, preview=2)
+    live = service.app.state.gateway.live
+    poll(lambda: live.progress(MODEL, live.row(answer["id"])))
+    service.end_soon(answer["id"])
+
+    text = service.client.get(f"{answer['events_url']}&previews=true").text
+
+    assert [kind for _, kind in _events(text)] == ["queued", "started", "progress", "preview", "final"]
+    (shown,) = [block for block in text.split("\n\n") if block.startswith("event: preview")]
+    assert json.loads(shown.partition("data: ")[2]) == {
+        "step": 2,
+        "steps": 8,
+        "image": "data:image/jpeg;base64,YSBzbWFsbCBwaWN0dXJl",
+    }
+    told = [event for raw in service.world.topic(MODEL).events if isinstance(event := decode_event(raw), Watched)]
+    assert [event.job_id for event in told] == [answer["id"]], "however often the stream looks, it is asked once"
+
+
+def test_nobody_is_asked_for_previews_that_nobody_wants(service: GatewayService) -> None:
+    answer = service.accepted()
+    service.world.blobs[preview_key(answer["id"])] = (b"a small picture", 0.0)
+    service.start(answer["id"], step=3, steps=8, preview=2)
+    service.end_soon(answer["id"])
+
+    kinds = [kind for _, kind in _events(service.client.get(answer["events_url"]).text)]
+
+    assert "preview" not in kinds
+    assert not any('"watched"' in raw for raw in service.world.topic(MODEL).events)
+
+
+def test_preview_that_is_gone_already_is_left_out(service: GatewayService) -> None:
+    answer = service.accepted()
+    service.start(answer["id"], step=3, steps=8, preview=2)
+    service.end_soon(answer["id"])
+
+    kinds = [kind for _, kind in _events(service.client.get(f"{answer['events_url']}&previews=true").text)]
+
+    assert kinds[-1] == "final"
+    assert "preview" not in kinds
+
+
+def test_unknown_wish_for_a_stream_is_told(service: GatewayService) -> None:
+    answer = service.accepted()
+    problem(service.client.get(f"{answer['events_url']}&preview=yes"), 422, "unknown-parameter")

@@ -31,19 +31,19 @@ def test_the_base_install_needs_no_torch() -> None:
 import sys
 for name in ("torch", "diffusers", "transformers", "accelerate", "safetensors"):
     sys.modules[name] = None  # importing it fails, as where it is not installed
-import numpy as np, sfumato.cli.bench, sfumato.supervisor, sfumato.worker.worker, sfumato.gateway.app
+import numpy as np, sfumato.cli.bench, sfumato.supervisor.embedded, sfumato.worker.worker, sfumato.gateway.app
 import sfumato.dispatcher.dispatcher, sfumato.recorder.recorder
 from sfumato.core.params import ParamsRequest, Shape
 from sfumato.engine import backends
 from sfumato.engine.engine import Engine, Finished
 from sfumato.models.registry import Registry
 model = Registry.load(None).get("restyle")
-engine = Engine(backends.load(model.backend, model.path, 1, model.rules), 1)
+engine = Engine(backends.load(model.backend, model.path, model.rules, backends.Options(threads=1)), 1)
 params = model.rules.resolve(ParamsRequest(num_inference_steps=3), Shape(64, 64), seed=1)
 engine.add("one", params, np.zeros((params.height, params.width, 3), np.uint8))
 print(isinstance(engine.step()[-1], Finished))
 try:
-    backends.load("diffusers", model.path, 1, model.rules)
+    backends.load("diffusers", model.path, model.rules)
 except backends.BackendUnusable as error:
     print(error.detail)
 """

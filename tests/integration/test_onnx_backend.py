@@ -22,7 +22,7 @@ RULES = ModelRules(shapes=(Shape(128, 128),), size_multiple=32)
 
 @pytest.fixture(scope="module")
 def backend() -> OnnxBackend:
-    found = backends.load("onnx", MODEL, 2, RULES)
+    found = backends.load("onnx", MODEL, RULES, backends.Options(threads=2))
     assert isinstance(found, OnnxBackend)
     return found
 
@@ -143,7 +143,7 @@ def test_trouble_of_the_runtime_gets_the_ports_meaning(
 
 def test_missing_part_is_named(tmp_path: Path) -> None:
     with pytest.raises(BackendUnusable, match=r"unet/model\.onnx"):
-        backends.load("onnx", tmp_path, 1, RULES)
+        backends.load("onnx", tmp_path, RULES)
 
 
 def test_broken_config_is_named(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_broken_config_is_named(tmp_path: Path) -> None:
     (copy / "scheduler" / "scheduler_config.json").write_text("{")
 
     with pytest.raises(BackendUnusable, match=r"scheduler_config\.json"):
-        backends.load("onnx", copy, 1, RULES)
+        backends.load("onnx", copy, RULES)
 
 
 def test_schedule_that_needs_thresholding_is_refused(tmp_path: Path) -> None:
@@ -160,4 +160,4 @@ def test_schedule_that_needs_thresholding_is_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"thresholding": True}))
 
     with pytest.raises(BackendUnusable, match="thresholding"):
-        backends.load("onnx", copy, 1, RULES)
+        backends.load("onnx", copy, RULES)

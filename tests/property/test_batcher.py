@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sfumato.core.params import Shape
-from sfumato.engine.batcher import Batcher
+from sfumato.engine.batcher import Batcher, Call
 
 SHAPES = [Shape(64, 64), Shape(96, 48), Shape(48, 96)]
 
@@ -17,8 +17,8 @@ class Job:
     key: str
     shape: Shape
     rows: int
-    since: float
     steps: int
+    urgent: bool
 
 
 class Batching(RuleBasedStateMachine):
@@ -26,22 +26,20 @@ class Batching(RuleBasedStateMachine):
         super().__init__()
         self.batcher = Batcher(4)
         self.jobs: list[Job] = []
-        self.now = 0.0
         self.count = 0
+        self.left_out = 0
 
     @rule(
         shape=st.sampled_from(SHAPES),
         rows=st.integers(1, 2),
         steps=st.integers(1, 5),
-        head_start_s=st.sampled_from([0.0, 0.0, 3.0]),
+        urgent=st.sampled_from([False, False, True]),
     )
-    def arrive(self, shape: Shape, rows: int, steps: int, head_start_s: float) -> None:
-        self.now += 1
+    def arrive(self, shape: Shape, rows: int, steps: int, urgent: bool) -> None:
         self.count += 1
-        job = Job(f"job {self.count}", shape, rows, self.now - head_start_s, steps)
-        self.batcher.add(job.key, shape, rows, self.now, head_start_s)
+        job = Job(f"job {self.count}", shape, rows, steps, urgent)
+        self.batcher.add(job.key, shape, rows, urgent=urgent)
         self.jobs.append(job)
-        self.jobs.sort(key=lambda job: job.since)
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -57,26 +55,35 @@ class Batching(RuleBasedStateMachine):
     @rule()
     def make_a_call(self) -> None:
         call = self.batcher.next()
-        for job in [job for job in self.jobs if call is not None and job.key in call.keys]:
+        assert (call is None) == (not self.jobs)
+        if call is None:
+            return
+        riders = [job for job in self.jobs if job.key in call.keys]
+        self.is_of_one_shape_and_wastes_no_row(call, riders)
+        self.is_led_by_whose_turn_it_is(call, riders)
+        for job in riders:
             job.steps -= 1
             if not job.steps:
                 self.jobs.remove(job)
                 self.batcher.remove(job.key)
 
-    @invariant()
-    def call_is_of_one_shape_holds_the_oldest_and_wastes_no_row(self) -> None:
-        call = self.batcher.next()
-        assert (call is None) == (not self.jobs)
-        if call is None:
-            return
-        riders = [job for job in self.jobs if job.key in call.keys]
+    def is_of_one_shape_and_wastes_no_row(self, call: Call, riders: list[Job]) -> None:
         waiting = [job for job in self.jobs if job.shape == call.shape and job not in riders]
         rows, cap = sum(job.rows for job in riders), self.batcher.cap(call.shape)
         assert len(riders) == len(call.keys)
         assert {job.shape for job in riders} == {call.shape}
-        assert call.keys[0] == self.jobs[0].key
         assert rows <= cap or len(riders) == 1
         assert all(job.rows > cap - rows for job in waiting)
+
+    def is_led_by_whose_turn_it_is(self, call: Call, riders: list[Job]) -> None:
+        urgent = [job for job in self.jobs if job.urgent]
+        ordinary = [job for job in self.jobs if not job.urgent]
+        first = next(job for job in self.jobs if job.key == call.keys[0])
+        assert first in (*urgent[:1], *ordinary[:1])
+        if not first.urgent and urgent:
+            assert self.left_out == 3
+        self.left_out = self.left_out + 1 if ordinary and ordinary[0] not in riders else 0
+        assert self.left_out <= 3
 
     @invariant()
     def it_knows_who_is_in(self) -> None:

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sfumato.core.params import Sampler
-from sfumato.engine.sampler import COLUMNS, Table, table
+from sfumato.engine.sampler import COLUMNS, TABLED, Table, table
 from sfumato.engine.schedule import NoiseSchedule
 
 # diffusers 0.42 hands torch tensors to numpy 2 in a way that numpy warns about.
@@ -34,7 +34,7 @@ SCHEDULERS = {
     Sampler.LCM: diffusers.LCMScheduler,
     Sampler.FLOW_MATCH_EULER: diffusers.FlowMatchEulerDiscreteScheduler,
 }
-DIFFUSION = [sampler for sampler in Sampler if sampler is not Sampler.FLOW_MATCH_EULER]
+DIFFUSION = [sampler for sampler in TABLED if sampler is not Sampler.FLOW_MATCH_EULER]
 
 
 def fake_model(x: Any, t: float) -> Any:

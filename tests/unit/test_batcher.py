@@ -13,18 +13,18 @@ def test_empty_batcher_has_no_call() -> None:
 
 def test_oldest_job_chooses_the_shape_and_its_like_ride_along() -> None:
     batcher = Batcher(4)
-    batcher.add("a", WIDE, 1, now=1.0)
-    batcher.add("b", SQUARE, 1, now=2.0)
-    batcher.add("c", WIDE, 1, now=3.0)
+    batcher.add("a", WIDE, 1)
+    batcher.add("b", SQUARE, 1)
+    batcher.add("c", WIDE, 1)
 
     assert batcher.next() == Call(WIDE, ("a", "c"))
 
 
 def test_next_oldest_shape_follows_when_the_oldest_job_has_left() -> None:
     batcher = Batcher(4)
-    batcher.add("a", WIDE, 1, now=1.0)
-    batcher.add("b", SQUARE, 1, now=2.0)
-    batcher.add("c", WIDE, 1, now=3.0)
+    batcher.add("a", WIDE, 1)
+    batcher.add("b", SQUARE, 1)
+    batcher.add("c", WIDE, 1)
 
     batcher.remove("a")
 
@@ -33,8 +33,8 @@ def test_next_oldest_shape_follows_when_the_oldest_job_has_left() -> None:
 
 def test_call_is_filled_oldest_first() -> None:
     batcher = Batcher(2)
-    for number, key in enumerate("abc"):
-        batcher.add(key, SQUARE, 1, now=number)
+    for key in "abc":
+        batcher.add(key, SQUARE, 1)
 
     assert batcher.next() == Call(SQUARE, ("a", "b"))
 
@@ -42,42 +42,85 @@ def test_call_is_filled_oldest_first() -> None:
 def test_jobs_of_one_moment_keep_their_order() -> None:
     batcher = Batcher(2)
     for key in "cab":
-        batcher.add(key, SQUARE, 1, now=0.0)
+        batcher.add(key, SQUARE, 1)
 
     assert batcher.next() == Call(SQUARE, ("c", "a"))
 
 
 def test_guided_job_that_does_not_fit_lets_a_single_row_pass() -> None:
     batcher = Batcher(2)
-    batcher.add("single", SQUARE, 1, now=1.0)
-    batcher.add("guided", SQUARE, 2, now=2.0)
-    batcher.add("late", SQUARE, 1, now=3.0)
+    batcher.add("single", SQUARE, 1)
+    batcher.add("guided", SQUARE, 2)
+    batcher.add("late", SQUARE, 1)
 
     assert batcher.next() == Call(SQUARE, ("single", "late"))
 
 
 def test_job_with_more_rows_than_a_call_has_goes_alone() -> None:
     batcher = Batcher(1)
-    batcher.add("guided", SQUARE, 2, now=1.0)
-    batcher.add("late", SQUARE, 1, now=2.0)
+    batcher.add("guided", SQUARE, 2)
+    batcher.add("late", SQUARE, 1)
 
     assert batcher.next() == Call(SQUARE, ("guided",))
 
 
-def test_head_start_pauses_younger_jobs() -> None:
+def test_urgent_job_is_in_the_next_call_of_a_full_model() -> None:
+    batcher = Batcher(2)
+    for key in "abc":
+        batcher.add(key, SQUARE, 1)
+    batcher.next()
+    batcher.add("urgent", SQUARE, 1, urgent=True)
+
+    assert batcher.next() == Call(SQUARE, ("urgent", "a"))
+
+
+def test_urgent_job_chooses_its_own_shape() -> None:
     batcher = Batcher(1)
-    batcher.add("running", SQUARE, 1, now=100.0)
-    batcher.add("urgent", WIDE, 1, now=105.0, head_start_s=10.0)
+    batcher.add("running", SQUARE, 1)
+    batcher.add("urgent", WIDE, 1, urgent=True)
 
     assert batcher.next() == Call(WIDE, ("urgent",))
 
 
-def test_head_start_does_not_pass_jobs_older_than_it() -> None:
-    batcher = Batcher(1)
-    batcher.add("old", SQUARE, 1, now=90.0)
-    batcher.add("urgent", SQUARE, 1, now=105.0, head_start_s=10.0)
+def test_urgent_jobs_keep_their_order_among_themselves() -> None:
+    batcher = Batcher(2)
+    batcher.add("ordinary", SQUARE, 1)
+    for key in "cab":
+        batcher.add(key, SQUARE, 1, urgent=True)
 
-    assert batcher.next() == Call(SQUARE, ("old",))
+    assert batcher.next() == Call(SQUARE, ("c", "a"))
+
+
+def test_oldest_ordinary_job_leads_every_fourth_call_beside_a_stream_of_urgent_ones() -> None:
+    batcher = Batcher(2)
+    batcher.add("old", SQUARE, 1)
+    batcher.add("young", SQUARE, 1)
+    batcher.add("urgent", WIDE, 1, urgent=True)
+
+    leaders = [call.keys[0] for _ in range(8) if (call := batcher.next())]
+
+    assert leaders == [*["urgent"] * 3, "old"] * 2
+
+
+def test_urgent_jobs_ride_along_when_an_ordinary_one_leads() -> None:
+    batcher = Batcher(2)
+    batcher.add("old", SQUARE, 1)
+    for key in "abc":
+        batcher.add(key, SQUARE, 1, urgent=True)
+
+    calls = [call.keys for _ in range(4) if (call := batcher.next())]
+
+    assert calls == [*[("a", "b")] * 3, ("old", "a")]
+
+
+def test_ordinary_job_that_rides_along_was_not_left_out() -> None:
+    batcher = Batcher(2)
+    batcher.add("old", SQUARE, 1)
+    batcher.add("urgent", SQUARE, 1, urgent=True)
+
+    calls = [call.keys for _ in range(6) if (call := batcher.next())]
+
+    assert calls == [("urgent", "old")] * 6
 
 
 def test_lowered_cap_holds_for_its_shape_alone() -> None:
@@ -99,10 +142,10 @@ def test_cap_only_falls_and_never_to_nothing(asked: int, cap: int) -> None:
 
 def test_key_can_be_in_only_once() -> None:
     batcher = Batcher(4)
-    batcher.add("a", SQUARE, 1, now=0.0)
+    batcher.add("a", SQUARE, 1)
 
     with pytest.raises(ValueError, match="a is in the batcher"):
-        batcher.add("a", WIDE, 1, now=0.0)
+        batcher.add("a", WIDE, 1)
 
 
 def test_removing_an_unknown_key_says_so() -> None:

@@ -13,12 +13,12 @@ from sfumato.engine.backends import Prompt
 from sfumato.engine.backends.arrays import Latents, NumpyArrays
 from sfumato.engine.backends.simulated import SimulatedBackend
 from sfumato.engine.engine import Engine, Event, Failed, Finished, Pixels, Progress
-from sfumato.engine.sampler import table
+from sfumato.engine.sampler import TABLED, table
 from sfumato.engine.schedule import NoiseSchedule
 from tests.support import make_params
 
 STABLE_DIFFUSION = NoiseSchedule(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1)
-SAMPLERS = [sampler for sampler in Sampler if sampler is not Sampler.FLOW_MATCH_EULER]
+SAMPLERS = [sampler for sampler in TABLED if sampler is not Sampler.FLOW_MATCH_EULER]
 STOCHASTIC = (Sampler.EULER_ANCESTRAL, Sampler.LCM)
 
 
@@ -246,6 +246,25 @@ def test_high_priority_pauses_a_younger_job_that_then_ends_as_if_undisturbed() -
     assert close(results(events)["normal"], solo(make_params(seed=1)))
 
 
+def test_high_priority_enters_a_full_batch_at_the_next_step_however_long_it_has_run() -> None:
+    backend = FakeModel()
+    engine = Engine(backend, 2)
+    jobs = {str(n): make_params(seed=n, num_inference_steps=40, sampler=Sampler.EULER_ANCESTRAL) for n in range(2)}
+    for key, params in jobs.items():
+        engine.add(key, params, picture(params))
+    for _ in range(15):
+        engine.step()
+    high = make_params(seed=9, num_inference_steps=4)
+    engine.add("high", high, picture(high), Priority.HIGH)
+
+    first = engine.step()
+    events = drain(engine)
+
+    assert [event.key for event in first] == ["high", "0"]
+    assert set(results(events)) == {"0", "1", "high"}
+    assert all(close(results(events)[key], solo(params)) for key, params in (jobs | {"high": high}).items())
+
+
 def test_output_that_is_not_finite_fails_that_job_alone() -> None:
     class HidingDecoder(FakeModel):
         def decode(self, x: Latents) -> npt.NDArray[np.float32]:
@@ -323,8 +342,8 @@ def test_out_of_memory_splits_the_batch_and_lowers_the_cap() -> None:
     found = ends(drain(engine))
 
     assert all(isinstance(end, Finished) for end in found.values())
-    assert tried[:7] == [8, 4, 2, 2, 4, 2, 2]
-    assert max(tried[7:]) == 2
+    assert tried[:6] == [8, 4, 2, 2, 2, 2]
+    assert max(tried[6:]) == 2
 
 
 def test_job_that_alone_does_not_fit_fails_for_good() -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from sfumato.core.errors import PermanentError
 from sfumato.core.params import Sampler
-from sfumato.engine.sampler import COLUMNS, Table, table
+from sfumato.engine.sampler import COLUMNS, TABLED, Table, table
 from sfumato.engine.schedule import NoiseSchedule, UnsupportedSchedule
 
 SCHEDULE = NoiseSchedule(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1)
@@ -14,33 +14,33 @@ def column(job: Table, name: str) -> list[float]:
     return list(job.rows[:, COLUMNS.index(name)])
 
 
-@pytest.mark.parametrize("sampler", list(Sampler))
+@pytest.mark.parametrize("sampler", TABLED)
 def test_table_has_a_row_for_each_evaluation(sampler: Sampler) -> None:
     assert table(sampler, SCHEDULE, 10, 4).rows.shape == (4, len(COLUMNS))
 
 
-@pytest.mark.parametrize("sampler", list(Sampler))
+@pytest.mark.parametrize("sampler", TABLED)
 def test_timesteps_fall(sampler: Sampler) -> None:
     t = column(table(sampler, SCHEDULE, 10, 10), "t")
 
     assert t == sorted(t, reverse=True)
 
 
-@pytest.mark.parametrize("sampler", list(Sampler))
+@pytest.mark.parametrize("sampler", TABLED)
 def test_numbers_are_finite(sampler: Sampler) -> None:
     cosine = NoiseSchedule(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
 
     assert np.isfinite(table(sampler, cosine, 20, 20).rows).all()
 
 
-@pytest.mark.parametrize("sampler", list(Sampler))
+@pytest.mark.parametrize("sampler", TABLED)
 def test_weaker_strength_is_the_end_of_the_full_schedule(sampler: Sampler) -> None:
     full, part = table(sampler, SCHEDULE, 10, 10), table(sampler, SCHEDULE, 10, 3)
 
     assert column(part, "t") == column(full, "t")[-3:]
 
 
-@pytest.mark.parametrize("sampler", list(Sampler))
+@pytest.mark.parametrize("sampler", TABLED)
 def test_weaker_strength_begins_with_less_noise(sampler: Sampler) -> None:
     assert table(sampler, SCHEDULE, 10, 3).noise < table(sampler, SCHEDULE, 10, 10).noise
 

@@ -64,14 +64,14 @@ def test_same_job_gives_the_same_picture() -> None:
 def test_costs_are_read_from_the_models_folder(tmp_path: Path) -> None:
     (tmp_path / "simulated.json").write_text(json.dumps({"fixed_s": 0.5, "row_s": 0.25}))
 
-    backend = backends.load("simulated", tmp_path, 1, RULES)
+    backend = backends.load("simulated", tmp_path, RULES)
 
     assert isinstance(backend, SimulatedBackend)
     assert (backend.fixed_s, backend.row_s) == (0.5, 0.25)
 
 
 def test_folder_without_costs_costs_nothing(tmp_path: Path) -> None:
-    backend = backends.load("simulated", tmp_path, 1, RULES)
+    backend = backends.load("simulated", tmp_path, RULES)
 
     assert isinstance(backend, SimulatedBackend)
     assert (backend.fixed_s, backend.row_s) == (0.0, 0.0)
@@ -79,9 +79,9 @@ def test_folder_without_costs_costs_nothing(tmp_path: Path) -> None:
 
 def test_unknown_backend_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(BackendUnusable, match="onnx, diffusers, simulated"):
-        backends.load("abacus", tmp_path, 1, RULES)
+        backends.load("abacus", tmp_path, RULES)
 
 
 def test_rules_that_the_latents_can_not_follow_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BackendUnusable, match="multiple of 8"):
-        backends.load("simulated", tmp_path, 1, ModelRules(shapes=(Shape(60, 60),), size_multiple=4))
+        backends.load("simulated", tmp_path, ModelRules(shapes=(Shape(60, 60),), size_multiple=4))

@@ -77,7 +77,7 @@ def run(backend: Literal["simulated", "onnx"], json_file: Path | None, plan: Pla
     """Measure; the table to print. Rows go to `json_file` if given."""
     model = Registry.load(None).get(BUNDLED)
     if backend == "onnx":
-        loaded = backends.load("onnx", model.path, 0, model.rules)
+        loaded = backends.load("onnx", model.path, model.rules)
         playing: Play = functools.partial(play.in_real_time, backend=loaded, rules=model.rules)
     else:
         playing = functools.partial(play.in_virtual_time, cost=COST)

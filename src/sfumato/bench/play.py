@@ -44,7 +44,7 @@ def in_virtual_time(requests: Sequence[Request], rule: Rule, rows: int, cost: Co
     while gate.missing:
         for index in gate.enter(now):
             left[str(index)] = requests[index].evaluations
-            batcher.add(str(index), requests[index].shape, 1, now)
+            batcher.add(str(index), requests[index].shape, 1)
         call = batcher.next()
         if call is None:
             now = max(now, gate.next_s)

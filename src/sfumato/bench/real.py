@@ -27,7 +27,7 @@ from sfumato.bench.traffic import Request, Traffic
 from sfumato.bench.ways import Plan, Player, Row, Tell, Way, measure, runs_of, table_of
 from sfumato.core.params import ModelRules, evaluations
 from sfumato.engine import backends
-from sfumato.engine.backends import About, Backend, BackendUnusable
+from sfumato.engine.backends import About, Backend, BackendUnusable, Options
 from sfumato.models.registry import Registry
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def run(
         rules = _rules_of(folder, Path(scratch, "models.toml"))
         # Threads that meet at every small operation crawl as soon as anything else has one of the cores.
         threads = 1 if architecture == "tiny" else 0
-        backend = backends.load("diffusers", folder, threads, rules, device)
+        backend = backends.load("diffusers", folder, rules, Options(threads=threads, device=device))
         about = backend.about
         pipeline = Pipeline(folder, about.device, about.dtype, rules.sampler)
         plan = plan_for(architecture, about, rules, requests)

@@ -21,7 +21,7 @@ PANEL = "Make pictures"
 
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
-    for verb in (submit, get, watch, cancel, jobs, models):
+    for verb in (submit, get, watch, cancel, jobs):
         app.command(cls=Verb, rich_help_panel=PANEL)(verb)
 
 
@@ -162,16 +162,3 @@ def jobs(
             show.line(show.as_json(job))
     else:
         show.show_jobs(found)
-
-
-def models(context: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """List the models, and what waits for each."""
-    from sfumato.cli import show
-
-    with client(context, url) as service:
-        found = service.models()
-    if as_json:
-        for model in found:
-            show.line(show.as_json(model))
-    else:
-        show.show_models(found)

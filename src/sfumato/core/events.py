@@ -1,7 +1,8 @@
 """What the roles tell each other about a job, in the order it happened to that job, and how a row follows.
 
-`dispatched, started, returned, retried, final` move a job; `alive` (a worker's beat, with each running job's step) and
-`standing` (a dispatcher's view of its queue) are live only. Nothing here does I/O or reads a clock.
+`dispatched, started, returned, retried, final` move a job; `alive` (a worker's beat, with each running job's step),
+`standing` (a dispatcher's view of its queue) and `watched` (somebody looks) are live only. Nothing here does I/O or
+reads a clock.
 """
 
 from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
@@ -25,6 +26,7 @@ __all__ = [
     "Standing",
     "Started",
     "Unreadable",
+    "Watched",
     "advance",
     "decode_event",
     "decode_job",
@@ -81,13 +83,14 @@ class Ended(_OfJob):
 
 
 class Running(Frozen):
-    """One job on a worker: how many of its steps are done."""
+    """One job on a worker: how many of its steps are done, and how many were when its stored preview was made."""
 
     job_id: JobId
     attempt: int
     delivery: int
     step: int
     steps: int
+    preview: int = 0
 
 
 class Alive(Frozen):
@@ -130,9 +133,19 @@ class Standing(Frozen):
     cost_per_s: Annotated[float, Field(gt=0)] | None = None
 
 
+class Watched(Frozen):
+    """Somebody looks at this job: whoever runs it makes previews of it until `until` (Unix seconds)."""
+
+    kind: Literal["watched"] = "watched"
+    version: int = VERSION
+    at: float
+    job_id: JobId
+    until: float
+
+
 JobEvent = Dispatched | Started | Returned | Retried | Ended
-Event = Annotated[JobEvent | Alive | Standing, Field(discriminator="kind")]
-_EVENT: Final[TypeAdapter[JobEvent | Alive | Standing]] = TypeAdapter(Event)
+Event = Annotated[JobEvent | Alive | Standing | Watched, Field(discriminator="kind")]
+_EVENT: Final[TypeAdapter[JobEvent | Alive | Standing | Watched]] = TypeAdapter(Event)
 _JOB: Final = TypeAdapter(Job)
 _WORK: Final = TypeAdapter(Work)
 
@@ -154,7 +167,7 @@ def decode_work(raw: bytes | str) -> Work | Unreadable:
     return _decode(_WORK, raw)
 
 
-def decode_event(raw: bytes | str) -> JobEvent | Alive | Standing | Unreadable:
+def decode_event(raw: bytes | str) -> JobEvent | Alive | Standing | Watched | Unreadable:
     """An event, or what could not be read of it."""
     return _decode(_EVENT, raw)
 

@@ -30,6 +30,7 @@ __all__ = [
     "idempotent_job_id",
     "model_slug",
     "move",
+    "preview_key",
     "uuid7",
 ]
 
@@ -202,6 +203,11 @@ def model_slug(name: str) -> str:
     if not slug:
         raise ValueError(f"model name {name!r} has no letter or digit.")
     return slug
+
+
+def preview_key(job_id: str) -> str:
+    """Where the newest preview of a running job is stored."""
+    return f"previews/{job_id}.jpeg"
 
 
 def uuid7(now: float, entropy: bytes) -> str:

@@ -29,6 +29,8 @@ class Sampler(StrEnum):
     DPMPP_2M = "dpmpp_2m"
     LCM = "lcm"
     FLOW_MATCH_EULER = "flow_match_euler"
+    NATIVE = "native"
+    """Whatever the model's own pipeline does; for models that run request by request."""
 
 
 class OutputFormat(StrEnum):

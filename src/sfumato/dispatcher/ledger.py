@@ -32,6 +32,7 @@ from sfumato.core.events import (
     Standing,
     Started,
     Unreadable,
+    Watched,
 )
 from sfumato.core.job import Job, Outcome, Problem, State, Work
 from sfumato.core.ports import Batch, Lead, Logged
@@ -156,6 +157,8 @@ class Ledger:
                 entry = self._entries.get(event.job_id)
                 if entry is not None and entry.place is not _Place.CONDEMNED:
                     self._move(entry, event, now)
+            case Watched():
+                pass
             case _:
                 assert_never(event)
 

@@ -8,7 +8,8 @@ from sfumato.engine.backends import Backend, Prompt
 
 __all__ = ["EmbeddingCache"]
 
-KEEP: Final = 256
+KEEP: Final = 64
+"""Of a large text encoder one takes 4 MB of the device's memory."""
 
 
 class EmbeddingCache:

@@ -4,8 +4,8 @@
 """
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,46 +14,19 @@ import numpy.typing as npt
 
 from sfumato.core.errors import EngineDead, PermanentError
 from sfumato.core.job import Priority
-from sfumato.core.params import Params, evaluations
+from sfumato.core.params import Params, Shape, evaluations
 from sfumato.engine.backends import Backend, Prompt
 from sfumato.engine.batcher import Batcher
+from sfumato.engine.caps import Fit
 from sfumato.engine.embeddings import EmbeddingCache
+from sfumato.engine.events import Event, Failed, Finished, Pixels, Progress, ended, not_finite
+from sfumato.engine.previews import Previewer
 from sfumato.engine.sampler import COLUMNS, Table, table
 
-__all__ = ["Engine", "Failed", "Finished", "Pixels", "Progress"]
+__all__ = ["Engine", "Event", "Failed", "Finished", "Pixels", "Progress"]
 
-Pixels = npt.NDArray[np.uint8]
-
-HEAD_START_S: Final = 10.0
-"""A high-priority job counts as having come this much earlier, so it pauses younger jobs and never starves old ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """`step` of `steps` are done."""
-
-    key: str
-    step: int
-    steps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The picture, [height, width, 3]; the job has left the engine."""
-
-    key: str
-    pixels: Pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """This job alone can't go on, and has left the engine. Errors of unknown kind come as they were raised."""
-
-    key: str
-    error: Exception
-
-
-Event = Progress | Finished | Failed
+PREVIEWS: Final = 8
+"""Most previews of one job: enough to see it come, few enough to cost nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +44,7 @@ class _Slot:
     generator: Any = None
     embedding: Any = None
     negative: Any = None
+    shown: bool = False
 
     @property
     def rows(self) -> int:
@@ -80,21 +54,31 @@ class _Slot:
     def done(self) -> bool:
         return self.step == len(self.table)
 
+    @property
+    def shows_now(self) -> bool:
+        """Whether the step just made is one that somebody wants to see."""
+        return self.shown and not self.done and self.step % math.ceil(len(self.table) / PREVIEWS) == 0
+
 
 class Engine:
     """Jobs go in with `add` and come out of `step` as events.
 
     Args:
         backend: the model.
-        batch: most rows in one model call. More jobs may be in; the oldest go first (see batcher.py).
-        clock: seconds; only its order and differences matter.
+        batch: most rows in one model call. More jobs may be in; urgent and old ones go first (see batcher.py).
+        fits: what is known to fit into the device's memory at once, by shape (see caps.py).
     """
 
-    def __init__(self, backend: Backend, batch: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._backend, self._arrays, self._clock = backend, backend.arrays, clock
+    def __init__(self, backend: Backend, batch: int, fits: Mapping[Shape, Fit] | None = None) -> None:
+        self._backend, self._arrays = backend, backend.arrays
         self._schedule = backend.about.schedule
         self._batcher = Batcher(batch)
+        self._pictures: dict[Shape, int] = {}
+        for shape, fit in (fits or {}).items():
+            self._batcher.lower(shape, fit.rows)
+            self._pictures[shape] = fit.pictures
         self._embeddings = EmbeddingCache(backend)
+        self._previewer = Previewer(backend)
         self._slots: dict[str, _Slot] = {}
         self._rows = 0
 
@@ -123,9 +107,13 @@ class Engine:
         schedule = table(params.sampler, self._schedule.shifted_for(tokens), params.num_inference_steps, count)
         guided = params.guidance_scale > 1 and not self._backend.about.embeds_guidance
         slot = _Slot(key, params, pixels, schedule, guided)
-        head_start_s = HEAD_START_S if priority is Priority.HIGH else 0.0
-        self._batcher.add(key, params.shape, slot.rows, self._clock(), head_start_s)
+        self._batcher.add(key, params.shape, slot.rows, urgent=priority is Priority.HIGH)
         self._slots[key] = slot
+
+    def show(self, key: str, on: bool) -> None:
+        """From now on this job's Progress has a preview at some of its steps, or has none; no effect when not in."""
+        if slot := self._slots.get(key):
+            slot.shown = on
 
     def abort(self, key: str) -> bool:
         """Take a job out; it is in no later call and has no further event. False when it was not in."""
@@ -147,45 +135,68 @@ class Engine:
         slots = [self._slots[key] for key in call.keys]
         events: list[Event] = []
         fresh = [slot for slot in slots if slot.x is None]
-        begun = self._surviving(self._begin, fresh, events)
+        begun = self._surviving(self._begin, fresh, events, self._pictures.get(call.shape))
         ready = [slot for slot in slots if slot in begun or slot not in fresh]
         moved = self._surviving(self._advance, ready, events)
-        events += [Progress(slot.key, slot.step, len(slot.table)) for slot in moved]
-        self._surviving(self._finish, [slot for slot in moved if slot.done], events)
+        events += [Progress(slot.key, slot.step, len(slot.table), self._preview(slot)) for slot in moved]
+        done = [slot for slot in moved if slot.done]
+        self._surviving(self._finish, done, events, self._pictures.get(call.shape))
         for event in events:
             if not isinstance(event, Progress):
                 self.abort(event.key)
         return events
 
     def _surviving(
-        self, work: Callable[[Sequence[_Slot]], Sequence[Event]], slots: Sequence[_Slot], events: list[Event]
+        self,
+        work: Callable[[Sequence[_Slot]], Sequence[Event]],
+        slots: Sequence[_Slot],
+        events: list[Event],
+        most: int | None = None,
     ) -> list[_Slot]:
-        """Do `work` for all at once, else in halves (out of memory) or one by one; the slots for which it went well."""
-        if not slots:
-            return []
+        """Do `work` for `most` at a time; for whom it went well.
+
+        What does not fit into memory is tried in halves from then on. What raises anything else is tried one by one,
+        so that it ends nobody but who raises it alone.
+        """
+        waiting, size, well = list(slots), most or len(slots), list[_Slot]()
+        while waiting:
+            part, rest = waiting[:size], waiting[size:]
+            try:
+                # A number that is not finite ends its own job in _finish; nothing need warn of it on the way.
+                with self._arrays.computing():
+                    happened = work(part)
+            except EngineDead:
+                raise
+            except Exception as error:
+                if len(part) == 1:
+                    events.append(Failed(part[0].key, _blame(error)))
+                elif isinstance(error, MemoryError):
+                    size, rest = _half(part), waiting
+                else:
+                    well += self._surviving(work, part, events, most=1)
+            else:
+                events.extend(happened)
+                failed = {event.key for event in happened if isinstance(event, Failed)}
+                well += [slot for slot in part if slot.key not in failed]
+            waiting = rest
+        return well
+
+    @contextmanager
+    def _fewer_pictures_when_full(self, slots: Sequence[_Slot]) -> Iterator[None]:
+        """What did not fit once is not tried again: from then on so many pictures go in parts."""
         try:
-            # A number that is not finite ends its own job in _finish; nothing need warn of it on the way.
-            with self._arrays.computing():
-                happened = work(slots)
-        except EngineDead:
+            yield
+        except MemoryError:
+            self._pictures[slots[0].params.shape] = _half(slots)
             raise
-        except Exception as error:
-            if len(slots) == 1:
-                events.append(Failed(slots[0].key, _blame(error)))
-                return []
-            size = (len(slots) + 1) // 2 if isinstance(error, MemoryError) else 1
-            parts = [slots[at : at + size] for at in range(0, len(slots), size)]
-            return [slot for part in parts for slot in self._surviving(work, part, events)]
-        events.extend(happened)
-        failed = {event.key for event in happened if isinstance(event, Failed)}
-        return [slot for slot in slots if slot.key not in failed]
 
     def _begin(self, slots: Sequence[_Slot]) -> Sequence[Event]:
         """Give new jobs their embeddings and first latents. Draws: the encoder's own, then the first noise."""
         prompts = [_prompts(slot) for slot in slots]
         embeddings = self._embeddings.of([prompt for pair in prompts for prompt in pair if prompt is not None])
         generators = [self._arrays.generator(slot.params.seed) for slot in slots]
-        latents = self._backend.encode_images(np.stack([slot.pixels for slot in slots]), generators)
+        with self._fewer_pictures_when_full(slots):
+            latents = self._backend.encode_images(np.stack([slot.pixels for slot in slots]), generators)
         for slot, (prompt, negative), generator, picture in zip(slots, prompts, generators, latents, strict=True):
             noise = self._noise(slot, generator)
             slot.generator, slot.x = generator, slot.table.signal * picture + slot.table.noise * noise
@@ -234,14 +245,15 @@ class Engine:
 
     def _finish(self, slots: Sequence[_Slot]) -> Sequence[Event]:
         good = [slot for slot in slots if float(abs(slot.x).max()) < math.inf]
-        events: list[Event] = [Failed(slot.key, _not_finite()) for slot in slots if slot not in good]
+        events: list[Event] = [not_finite(slot.key) for slot in slots if slot not in good]
         if not good:
             return events
-        pictures = self._backend.decode(self._arrays.stack([slot.x for slot in good]))
-        for slot, picture in zip(good, pictures, strict=True):
-            whole = np.isfinite(picture).all()
-            events.append(Finished(slot.key, _to_pixels(picture)) if whole else Failed(slot.key, _not_finite()))
-        return events
+        with self._fewer_pictures_when_full(good):
+            pictures = self._backend.decode(self._arrays.stack([slot.x for slot in good]))
+        return [*events, *(ended(slot.key, picture) for slot, picture in zip(good, pictures, strict=True))]
+
+    def _preview(self, slot: _Slot) -> Pixels | None:
+        return self._previewer.of(slot.x0_before) if slot.shows_now else None
 
     def _noise(self, slot: _Slot, generator: Any) -> Any:
         about = self._backend.about
@@ -259,12 +271,8 @@ def _prompts(slot: _Slot) -> tuple[Prompt, Prompt | None]:
     return Prompt(slot.params.prompt), negative if slot.guided else None
 
 
-def _to_pixels(picture: npt.NDArray[np.float32]) -> Pixels:
-    return (picture.clip(0, 1) * 255).round().astype(np.uint8)
-
-
-def _not_finite() -> PermanentError:
-    return PermanentError("the model's output is not finite for this job; try another seed or lower guidance_scale.")
+def _half(slots: Sequence[_Slot]) -> int:
+    return (len(slots) + 1) // 2
 
 
 def _blame(error: Exception) -> Exception:

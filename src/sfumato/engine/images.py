@@ -23,7 +23,7 @@ from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 from sfumato.core.errors import PermanentError
 from sfumato.core.params import OutputFormat, Params, Shape
 
-__all__ = ["XMP", "Box", "Encoded", "Pixels", "Prepared", "finish", "prepare"]
+__all__ = ["XMP", "Box", "Encoded", "Pixels", "Prepared", "finish", "prepare", "preview"]
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
@@ -107,6 +107,15 @@ def finish(pixels: Pixels, prepared: Prepared, params: Params) -> Encoded:
     else:
         picture.save(file, "WEBP", quality=90, xmp=XMP.encode())
     return Encoded(file.getvalue(), params.output_format.media_type, picture.width, picture.height)
+
+
+def preview(pixels: Pixels, prepared: Prepared, params: Params) -> bytes:
+    """A job's preview [height / n, width / n, 3] as a small JPEG, cropped as its result will be."""
+    scale = pixels.shape[1] / params.width
+    picture = Image.fromarray(pixels).crop(tuple(round(side * scale) for side in prepared.area))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=85, xmp=XMP.encode())
+    return file.getvalue()
 
 
 def _check(image: Image.Image, max_pixels: int) -> None:

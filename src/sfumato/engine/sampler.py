@@ -26,7 +26,7 @@ from sfumato.core.errors import PermanentError
 from sfumato.core.params import Sampler
 from sfumato.engine.schedule import Floats, NoiseSchedule, karras, spaced, timesteps_of, trained_sigmas, with_last
 
-__all__ = ["COLUMNS", "Table", "table"]
+__all__ = ["COLUMNS", "TABLED", "Table", "table"]
 
 COLUMNS: Final = ("s", "t", "p", "q", "a", "b", "c", "d", "e")
 
@@ -256,3 +256,5 @@ _MAKERS: Final[Mapping[Sampler, Callable[[NoiseSchedule, int, int], Table]]] = {
     Sampler.LCM: _lcm,
     Sampler.FLOW_MATCH_EULER: _flow_match_euler,
 }
+TABLED: Final = tuple(_MAKERS)
+"""The samplers that are tables here."""

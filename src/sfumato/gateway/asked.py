@@ -21,6 +21,7 @@ from sfumato.models.registry import Registry
 __all__ = [
     "Asked",
     "AskedJson",
+    "EventsAsked",
     "ListAsked",
     "idempotency_key",
     "is_job_id",
@@ -84,6 +85,15 @@ class ListAsked(BaseModel):
     limit: Annotated[int, Field(ge=1, le=500)] = 50
 
 
+class EventsAsked(BaseModel):
+    """What to tell beside a job's life; `token` is the link's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    previews: bool = False
+    token: str = ""
+
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -108,6 +118,7 @@ def parse(model: type[M], given: Mapping[str, object] | bytes, registry: Registr
     Raises:
         Refusal: bad-json, unknown-parameter or invalid-parameters, naming everything that is wrong.
         UnknownModel: something is wrong, and the registry has no such model.
+        BrokenModel: something is wrong, and the model's folder is too.
     """
     try:
         return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(dict(given))

@@ -1,9 +1,10 @@
 """GET /api/jobs/{id}/events: a job's life as server-sent events, what was replayed first, then live until its end.
 
 The SSE id of a lifecycle event is its position in the event log, so a client that comes back with Last-Event-ID gets
-what it missed and nothing twice. Progress is live only and carries no id.
+what it missed and nothing twice. Progress and previews are live only and carry no id.
 """
 
+import base64
 import json
 import time
 from collections.abc import AsyncIterator
@@ -12,8 +13,10 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
+from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.events import JobRow, Lifecycle, Running
-from sfumato.core.job import model_slug
+from sfumato.core.job import model_slug, preview_key
+from sfumato.gateway.asked import EventsAsked, openapi_parameters, parse, read_query
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.views import Sighting, job_json, rfc3339
 
@@ -21,6 +24,8 @@ __all__ = ["EventRoutes"]
 
 LOOK_S: Final = 0.25
 SIGN_OF_LIFE_S: Final = 15.0
+WATCH_FOR_S: Final = 15.0
+"""Who watches says so again and again, so that a job that nobody watches any more costs nothing."""
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -33,17 +38,22 @@ class EventRoutes:
     def router(self) -> APIRouter:
         """The routes, to be included in an app."""
         router = APIRouter(tags=["follow"])
-        router.add_api_route("/api/jobs/{job_id}/events", self.events, methods=["GET"])
+        extra = {"parameters": openapi_parameters(EventsAsked)}
+        router.add_api_route("/api/jobs/{job_id}/events", self.events, methods=["GET"], openapi_extra=extra)
         return router
 
     async def events(self, request: Request, job_id: str) -> StreamingResponse:
-        """The job's events as they happen: queued, started, returned, retried, progress, final."""
+        """The job's events as they happen: queued, started, returned, retried, progress, preview on request, final."""
+        asked = parse(EventsAsked, read_query(request.scope["query_string"]))
         await self._gateway.find(request, job_id)
         told = request.headers.get("last-event-id", "")
         after = int(told) if told.isascii() and told.isdigit() and len(told) < 19 else -1
-        return StreamingResponse(self._stream(request, job_id, after), headers=_HEADERS, media_type="text/event-stream")
+        stream = self._stream(request, job_id, after, _Watcher(self._gateway, job_id) if asked.previews else None)
+        return StreamingResponse(stream, headers=_HEADERS, media_type="text/event-stream")
 
-    async def _stream(self, request: Request, job_id: str, after: int) -> AsyncIterator[str]:
+    async def _stream(
+        self, request: Request, job_id: str, after: int, watcher: "_Watcher | None"
+    ) -> AsyncIterator[str]:
         gateway, progress, spoke_at = self._gateway, None, time.monotonic()
         while not gateway.stopping.is_set():
             seen = await gateway.sight(job_id)
@@ -54,9 +64,12 @@ class EventRoutes:
                 final = next((line.position for line in lines if line.kind == "final"), None)
                 texts.append(_event("final", self._job(request, seen), final))
             elif (step := self._progress(seen.row)) is not None and step != progress:
+                if progress is None or (step.step, step.steps) != (progress.step, progress.steps):
+                    texts.append(_event("progress", {"step": step.step, "steps": step.steps}))
                 progress = step
-                texts.append(_event("progress", {"step": step.step, "steps": step.steps}))
-            if texts or time.monotonic() - spoke_at > SIGN_OF_LIFE_S:
+            if watcher is not None and seen.outcome is None and seen.row is not None:
+                texts.append(await watcher.look(seen.row, progress))
+            if any(texts) or time.monotonic() - spoke_at > SIGN_OF_LIFE_S:
                 spoke_at = time.monotonic()
                 yield "".join(texts) or ": still here\n\n"
             if seen.outcome is not None:
@@ -68,6 +81,26 @@ class EventRoutes:
 
     def _job(self, request: Request, seen: Sighting) -> dict[str, Any]:
         return job_json(seen, self._gateway.links_of_seen(request, seen), None, None)
+
+
+class _Watcher:
+    """One client who wants to see the job come."""
+
+    def __init__(self, gateway: Gateway, job_id: str) -> None:
+        self._gateway, self._job_id, self._seen = gateway, job_id, 0
+
+    async def look(self, row: JobRow, progress: Running | None) -> str:
+        """Tell the worker that somebody watches; the newest preview as an event, "" when there is no new one."""
+        try:
+            await self._gateway.intake.watch(row.job, self._gateway.clock(), WATCH_FOR_S)
+            if progress is None or progress.preview in (0, self._seen):
+                return ""
+            picture = await self._gateway.blobs.get(preview_key(self._job_id))
+        except (NotFound, TransientError):
+            return ""  # the job has left its worker meanwhile, or the next preview comes in its stead
+        self._seen = progress.preview
+        image = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+        return _event("preview", {"step": progress.preview, "steps": progress.steps, "image": image})
 
 
 def _lifecycle(line: Lifecycle) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from sfumato.core.errors import AlreadyExists, NotFound, TransientError
-from sfumato.core.events import Ended
+from sfumato.core.events import Ended, Watched
 from sfumato.core.frozen import Frozen
 from sfumato.core.job import InputPicture, Job, Outcome, Priority, State, model_slug
 from sfumato.core.params import ParamsRequest, Shape, evaluations
@@ -89,6 +89,7 @@ class Intake:
         self._job_wait_s = job_wait_s
         self._publishers: dict[str, JobPublisher] = {}
         self._sinks: dict[str, EventSink] = {}
+        self._watched_until: dict[str, float] = {}
 
     async def accept(self, submission: Submission, now: float) -> Accepted:
         """Store the picture and publish the job; when this returns the job will end, whatever crashes.
@@ -128,6 +129,14 @@ class Intake:
             event = Ended(job_id=job_id, at=held.at, attempt=held.attempt, delivery=0, outcome=held)
             await self._sink(model_slug(model)).append([event])
         return held
+
+    async def watch(self, job: Job, now: float, for_s: float) -> None:
+        """Ask whoever runs the job for previews of it, for `for_s` seconds; call it as often as you like meanwhile."""
+        if now < self._watched_until.get(job.id, 0.0) - for_s / 2:
+            return
+        until = now + for_s
+        self._watched_until = {known: end for known, end in self._watched_until.items() if end > now} | {job.id: until}
+        await self._sink(model_slug(job.model)).append([Watched(at=now, job_id=job.id, until=until)])
 
     def _job(self, submission: Submission, created_at: float) -> Job:
         header, picture = submission.header, submission.picture

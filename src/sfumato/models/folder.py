@@ -1,13 +1,13 @@
 """What a diffusers folder says of its model's size and making, as rules for the jobs it is asked (docs/models.md)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from sfumato.core.params import MAX_LCM_STEPS, Sampler
 
-__all__ = ["default_rules"]
+__all__ = ["STEPPED", "default_rules"]
 
 ASPECTS: Final = (1.0, 10 / 7, 7 / 10, 11 / 6, 6 / 11)
 """Width to height: the square, about 3:2 and about 16:9, wide and tall."""
@@ -24,6 +24,26 @@ SAMPLERS: Final = {
 """Scheduler class → the same thing here; what is not listed gets the rules' own default."""
 
 
+STEPPED: Final = frozenset(
+    {
+        "FluxImg2ImgPipeline",
+        "FluxPipeline",
+        "LatentConsistencyModelImg2ImgPipeline",
+        "LatentConsistencyModelPipeline",
+        "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3Pipeline",
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionPipeline",
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLPipeline",
+    }
+)
+"""Pipeline classes with an adapter for step-level batching; any other runs request by request."""
+USUAL_SIDE: Final = 512
+WHOLE_MULTIPLE: Final = 16
+"""Sides that every pipeline takes, whatever its latents and patches measure."""
+
+
 def default_rules(folder: Path) -> dict[str, Any]:
     """Rules that fit the model in `folder`: shapes of its training size if it tells, and its family's usual settings.
 
@@ -31,6 +51,8 @@ def default_rules(folder: Path) -> dict[str, Any]:
         ValueError: a file is missing or broken; the message names it.
     """
     pipeline = str(_read(folder / "model_index.json").get("_class_name"))
+    if pipeline not in STEPPED:
+        return _rules_of_whole(folder)
     vae = _read(folder / "vae" / "config.json")
     factor = 2 ** (len(vae.get("block_out_channels", ())) - 1)
     if (folder / "transformer").is_dir():
@@ -42,6 +64,22 @@ def default_rules(folder: Path) -> dict[str, Any]:
     schedule = _read(folder / "scheduler" / "scheduler_config.json")
     guidance = {"guidance_scale": 5.0 if "XL" in pipeline else 7.5}
     return _sizes(factor * (unet.get("sample_size") or 0), factor) | guidance | _usual(schedule, unet)
+
+
+def _rules_of_whole(folder: Path) -> dict[str, Any]:
+    """Whatever is not told by its network's usual size is as for most models; the pipeline brings its own sampler."""
+    networks = (folder / part / "config.json" for part in ("unet", "transformer"))
+    vaes = (folder / part / "config.json" for part in ("vae", "movq"))
+    network, vae = ({} if file is None else _read(file) for file in (_first(networks), _first(vaes)))
+    factor = 2 ** max(0, len(vae.get("block_out_channels", ())) - 1)
+    told = network.get("sample_size")
+    side = factor * told if isinstance(told, int) and factor > 1 else USUAL_SIDE
+    walked = {"sampler": Sampler.NATIVE, "samplers": (Sampler.NATIVE,)}
+    return _sizes(max(WHOLE_MULTIPLE, side), WHOLE_MULTIPLE) | walked
+
+
+def _first(files: Iterable[Path]) -> Path | None:
+    return next((file for file in files if file.is_file()), None)
 
 
 def _sizes(side: int, multiple: int) -> dict[str, Any]:

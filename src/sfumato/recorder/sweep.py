@@ -13,6 +13,8 @@ __all__ = ["Keep", "Sweep"]
 
 log = logging.getLogger(__name__)
 
+PREVIEW_KEEP_S: Final = 600.0
+"""A preview is deleted when its job ends; one that is left was made by a worker that died."""
 UPLOAD_KEEP_S: Final = 86_400.0
 """An upload is copied when its job is submitted; after a day nobody comes back for it."""
 
@@ -48,6 +50,7 @@ class Sweep:
         await _swept("requests", self._objects("requests/", now - keep.result_s - keep.wait_s))
         await _swept("inputs", self._objects("inputs/", now - keep.input_s))
         await _swept("uploads", self._objects("uploads/", now - UPLOAD_KEEP_S))
+        await _swept("previews", self._objects("previews/", now - PREVIEW_KEEP_S))
         await _swept("messages", self._logs.trim(now - keep.log_s))
 
     async def _objects(self, prefix: str, before: float) -> int:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from sfumato.core.errors import EngineDead
 from sfumato.core.job import Job
-from sfumato.engine.engine import Engine, Failed, Finished, Pixels, Progress
+from sfumato.engine.events import Event, Failed, Finished, Pixels, Progress
+from sfumato.engine.opening import AnyEngine
 from sfumato.observability import observe
 
 __all__ = ["Aborted", "EngineThread"]
@@ -27,13 +28,13 @@ class _Guest:
     """A job in the engine as the event loop sees it."""
 
     done: "asyncio.Future[Pixels]"
-    progress: Callable[[int, int], None]
+    told: Callable[[Progress], None]
 
 
 class EngineThread:
     """Runs `engine.step()` while a job is in it. No device work on the event loop, no I/O on this thread."""
 
-    def __init__(self, engine: Engine, model: str) -> None:
+    def __init__(self, engine: AnyEngine, model: str) -> None:
         self._engine, self._model = engine, model
         self._loop = asyncio.get_running_loop()
         self._guests: dict[str, _Guest] = {}
@@ -44,8 +45,8 @@ class EngineThread:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    async def generate(self, key: str, job: Job, pixels: Pixels, progress: Callable[[int, int], None]) -> Pixels:
-        """Run one job; [height, width, 3] uint8 in and out. `progress` is told (steps done, steps in all).
+    async def generate(self, key: str, job: Job, pixels: Pixels, told: Callable[[Progress], None]) -> Pixels:
+        """Run one job; [height, width, 3] uint8 in and out. `told` is called with its progress.
 
         Raises:
             Aborted: `abort` was called for it.
@@ -54,7 +55,7 @@ class EngineThread:
         """
         if self._dead is not None:
             raise self._dead
-        guest = _Guest(self._loop.create_future(), progress)
+        guest = _Guest(self._loop.create_future(), told)
         self._guests[key] = guest
         self._command(lambda: self._add(key, job, pixels))
         try:
@@ -68,6 +69,10 @@ class EngineThread:
         if guest is not None and not guest.done.done():
             guest.done.set_exception(Aborted())
             self._command(lambda: self._engine.abort(key))
+
+    def show(self, key: str, on: bool) -> None:
+        """From now on this job's progress comes with previews, or without; no effect when it is not in the engine."""
+        self._command(lambda: self._engine.show(key, on))
 
     async def close(self) -> None:
         """Stop after the current step; waits for the thread without blocking the loop."""
@@ -115,13 +120,13 @@ class EngineThread:
         if happened:
             self._loop.call_soon_threadsafe(self._tell, happened)
 
-    def _tell(self, happened: Sequence[Progress | Finished | Failed]) -> None:
+    def _tell(self, happened: Sequence[Event]) -> None:
         for event in happened:
             guest = self._guests.get(event.key)
             if guest is None or guest.done.done():
                 continue
             if isinstance(event, Progress):
-                guest.progress(event.step, event.steps)
+                guest.told(event)
             elif isinstance(event, Finished):
                 guest.done.set_result(event.pixels)
             else:

@@ -14,10 +14,12 @@ from sfumato.core.events import Running
 from sfumato.core.params import evaluations
 from sfumato.core.ports import Received
 from sfumato.engine import images
-from sfumato.engine.engine import Pixels
+from sfumato.engine.events import Pixels, Progress
 from sfumato.observability import benchmark, bound_log, observe
 from sfumato.worker.duties import Duties, Held, Result
 from sfumato.worker.engine_thread import Aborted, EngineThread
+from sfumato.worker.filters import OutputFilter
+from sfumato.worker.previews import Previews
 
 __all__ = ["JobRunner"]
 
@@ -32,9 +34,17 @@ class JobRunner:
     """Runs received jobs side by side; `running` has the steps done of each in the engine, `changed` a sign of it."""
 
     def __init__(
-        self, model: str, duties: Duties, engine: EngineThread, max_input_pixels: int, benchmark_file: Path | None
+        self,
+        model: str,
+        duties: Duties,
+        engine: EngineThread,
+        previews: Previews,
+        output_filter: OutputFilter,
+        max_input_pixels: int,
+        benchmark_file: Path | None,
     ) -> None:
         self._model, self._duties, self._engine, self._max_pixels = model, duties, engine, max_input_pixels
+        self._previews, self._filter = previews, output_filter
         self._generate = benchmark(model, benchmark_file)(engine.generate)
         self._leaving = False
         self.running: dict[str, Running] = {}
@@ -45,6 +55,10 @@ class JobRunner:
         for receipt, running in self.running.items():
             if running.job_id == job_id:
                 self._engine.abort(receipt)
+
+    def watch(self, job_id: str, until: float) -> None:
+        """Make previews of this job until then (Unix seconds), from its next step on if it runs here."""
+        self._previews.watch(job_id, until, time.time())
 
     def refuse(self) -> None:
         """From now on nothing new begins: what has not reached the engine is handed back."""
@@ -87,6 +101,7 @@ class JobRunner:
         pixels = await self._timed("generate", seconds, self._through_engine(held, prepared))
         if await _surely(lambda: self._duties.ended(held)):
             return await self._give_way(held)
+        pixels = await self._timed("filter", {}, self._filter(pixels, params.prompt))
         encoded = await self._timed("encode", seconds, asyncio.to_thread(images.finish, pixels, prepared, params))
         result = Result(encoded.data, encoded.media_type, encoded.width, encoded.height, uuid4().hex, seconds)
         storing = _surely(lambda: self._duties.succeed(held, result, time.time()))
@@ -97,20 +112,35 @@ class JobRunner:
     async def _through_engine(self, held: Held, prepared: images.Prepared) -> Pixels:
         if self._leaving:
             raise Aborted
-        work = held.work
+        asked, shown = held.job.params, False
+        steps = evaluations(asked.num_inference_steps, asked.strength, asked.sampler)
+        self.running[held.receipt] = Running(
+            job_id=held.job.id, attempt=held.work.attempt, delivery=held.work.delivery, step=0, steps=steps
+        )
 
-        def progress(step: int, steps: int) -> None:
-            self.running[held.receipt] = Running(
-                job_id=held.job.id, attempt=work.attempt, delivery=work.delivery, step=step, steps=steps
-            )
-            self.changed.set()
+        def told(progress: Progress) -> None:
+            nonlocal shown
+            wanted = self._previews.wanted(held.job.id, time.time())
+            if wanted != shown:
+                shown = wanted
+                self._engine.show(held.receipt, on=wanted)
+            self._note(held, step=progress.step, steps=progress.steps)
+            if progress.preview is not None:
+                step = progress.step
+                self._previews.post(held.job, prepared, progress.preview, lambda: self._note(held, preview=step))
 
-        asked = held.job.params
-        progress(0, evaluations(asked.num_inference_steps, asked.strength, asked.sampler))
         try:
-            return await self._generate(held.receipt, held.job, prepared.pixels, progress)
+            return await self._generate(held.receipt, held.job, prepared.pixels, told)
         finally:
-            del self.running[held.receipt]
+            last = self.running.pop(held.receipt)
+            self.changed.set()
+            if shown or last.preview:
+                await self._previews.drop(held.job.id)
+
+    def _note(self, held: Held, **changes: int) -> None:
+        """What is new of a job in the engine; the next beat tells it."""
+        if (running := self.running.get(held.receipt)) is not None:
+            self.running[held.receipt] = running.model_copy(update=changes)
             self.changed.set()
 
     async def _give_way(self, held: Held) -> None:

@@ -14,17 +14,19 @@ from uuid import uuid4
 
 from sfumato.config import Settings
 from sfumato.core.errors import EngineDead, TransientError
-from sfumato.core.events import Alive, Ended
+from sfumato.core.events import Alive, Ended, Watched
 from sfumato.core.ports import EventLog, WorkReceiver
 from sfumato.core.retry import RetryPolicy
 from sfumato.engine import backends
-from sfumato.engine.engine import Engine
+from sfumato.engine.opening import open_engine
 from sfumato.models.registry import Model, Registry
 from sfumato.observability import gauge, setup_logging
 from sfumato.process import run
 from sfumato.wiring import open_ports
 from sfumato.worker.duties import Duties
 from sfumato.worker.engine_thread import EngineThread
+from sfumato.worker.filters import BadFilter, OutputFilter
+from sfumato.worker.previews import Previews
 from sfumato.worker.runner import JobRunner
 
 __all__ = ["Worker", "serve"]
@@ -62,7 +64,7 @@ class Worker:
         Raises:
             EngineDead: leave without handing back, so that a job that kills engines is found out.
         """
-        background = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch_cancels())]
+        background = [asyncio.create_task(self._beat()), asyncio.create_task(self._listen())]
         try:
             while not self._leaving.is_set():
                 await self._receive(self._model.slots + LOOKAHEAD - len(self._tasks))
@@ -125,8 +127,8 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._runner.changed.wait(), self._settings.beat_s - QUIET_S)
 
-    async def _watch_cancels(self) -> None:
-        """Makes a cancel quick; that it holds is the outcome's doing."""
+    async def _listen(self) -> None:
+        """Makes a cancel quick (that it holds is the outcome's doing), and knows who is watched."""
         cursor: str | None = None
         while True:
             try:
@@ -139,6 +141,8 @@ class Worker:
             for logged in batch.items:
                 if isinstance(logged.value, Ended):
                     self._runner.abort(logged.value.job_id)
+                elif isinstance(logged.value, Watched):
+                    self._runner.watch(logged.value.job_id, logged.value.until)
             # Each job causes several events; a cancel may come a moment later, waking up for each of them costs more.
             await asyncio.sleep(GATHER_S)
 
@@ -149,22 +153,49 @@ async def _work(settings: Settings, model: Model) -> None:
     async with open_ports(settings) as ports:
         work, events = ports.broker.work(model.slug), ports.broker.events(model.slug)
         try:
-            backend = await asyncio.to_thread(
-                backends.load, model.backend, model.path, threads, model.rules, model.device, model.dtype
+            engine, where = await asyncio.to_thread(
+                open_engine,
+                model.backend,
+                model.path,
+                model.rules,
+                _options(model, threads),
+                model.batch,
+                settings.data_dir / "caps",
             )
-        except backends.BackendUnusable as error:
+            output_filter = OutputFilter(model.output_filter)
+        except (backends.BackendUnusable, BadFilter) as error:
             last = Alive(at=time.time(), worker=name, slots=0, lanes=(), draining=True, trouble=error.detail)
             await events.append([last])
             raise
-        engine = EngineThread(Engine(backend, model.batch), model.slug)
+        thread = EngineThread(engine, model.slug)
         duties = Duties(name, work, events, ports.blobs, ports.outcomes, RetryPolicy())
-        runner = JobRunner(model.slug, duties, engine, settings.max_input_pixels, settings.benchmark_file)
+        runner = JobRunner(
+            model.slug,
+            duties,
+            thread,
+            Previews(ports.blobs),
+            output_filter,
+            settings.max_input_pixels,
+            settings.benchmark_file,
+        )
         worker = Worker(name, model, settings, runner, work, events)
         for sign in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(sign, worker.leave)
-        log.info("ready: %s with %d slots on %d threads", model.name, model.slots, threads)
+        log.info("ready: %s, %s, with %d slots on %d threads", model.name, where, model.slots, threads)
         await worker.run()
-        await engine.close()
+        await thread.close()
+
+
+def _options(model: Model, threads: int) -> backends.Options:
+    return backends.Options(
+        threads=threads,
+        device=model.device,
+        dtype=model.dtype,
+        loras=tuple(backends.Lora(lora.path, lora.weight) for lora in model.loras),
+        attention_slicing=model.attention_slicing,
+        vae_tiling=model.vae_tiling,
+        cuda_graphs=model.cuda_graphs,
+    )
 
 
 def serve(settings: Settings, model_name: str) -> int:
@@ -177,7 +208,7 @@ def serve(settings: Settings, model_name: str) -> int:
     model = Registry.load(settings.models_file, settings.last_models_file).get(model_name)
     try:
         run(_work(settings, model))
-    except backends.BackendUnusable as error:
+    except (backends.BackendUnusable, BadFilter) as error:
         log.error("%s can't be served: %s", model.name, error.detail)
         return 1
     except EngineDead as error:

@@ -4,20 +4,35 @@ A backend owns its library, device, dtype and random generators. Arrays are its 
 arithmetic, indexing and `clip` on them, and asks `arrays` for what differs between libraries.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from sfumato.core.errors import SfumatoError
-from sfumato.core.params import ModelRules, Sampler
+from sfumato.core.params import ModelRules, Params, Sampler
+from sfumato.engine.sampler import TABLED
 from sfumato.engine.schedule import NoiseSchedule, UnsupportedSchedule
 
-__all__ = ["About", "Arrays", "Backend", "BackendUnusable", "Pictures", "Pixels", "Prompt", "load"]
+__all__ = [
+    "About",
+    "Arrays",
+    "Backend",
+    "BackendUnusable",
+    "Lora",
+    "Options",
+    "Pictures",
+    "Pixels",
+    "Prompt",
+    "RunsWhole",
+    "WholeBackend",
+    "load",
+    "load_whole",
+]
 
 Pixels = npt.NDArray[np.uint8]
 """Pictures in, [n, height, width, 3]."""
@@ -31,6 +46,34 @@ class BackendUnusable(SfumatoError):
 
     slug = "backend-unusable"
     title = "The model can't be loaded with this backend"
+
+
+class RunsWhole(BackendUnusable):
+    """This backend has no adapter for the model's family; `load_whole` may have a pipeline that runs it as one call."""
+
+
+class Lora(NamedTuple):
+    """Weights to be added to a model's own (Hu et al. 2021, arXiv 2106.09685), times `weight`."""
+
+    path: Path
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a model is to be run; a backend looks at what it has a choice of.
+
+    `threads` is how many CPU threads it may use, 0 for as many as there are cores. `attention_slicing` and `vae_tiling`
+    trade speed for memory; without `cuda_graphs` a network's calls are launched one by one.
+    """
+
+    threads: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    loras: tuple[Lora, ...] = ()
+    attention_slicing: bool = False
+    vae_tiling: bool = False
+    cuda_graphs: bool = True
 
 
 class Prompt(NamedTuple):
@@ -47,7 +90,7 @@ class About:
     `latent_channels` and `vae_factor` (pixels a latent cell has on a side) size the latents; `schedule` is what the
     sampler's tables are computed from; a token of the network is `patch` latent cells on a side. A model that
     `embeds_guidance` takes guidance_scale as an input, one row a job; any other is led by a second row without the
-    prompt.
+    prompt. A device with `own_memory` may have no room for a call that another device of its kind has room for.
     """
 
     family: str
@@ -58,6 +101,7 @@ class About:
     schedule: NoiseSchedule
     embeds_guidance: bool = False
     patch: int = 1
+    own_memory: bool = False
 
     @property
     def token_side(self) -> int:
@@ -78,6 +122,10 @@ class Arrays(Protocol):
 
     def columns(self, table: npt.NDArray[np.float64]) -> Sequence[Any]:
         """Each column of [rows, columns] as [rows, 1, 1, 1], on the device and in the dtype of the latents."""
+        ...
+
+    def host(self, array: Any) -> npt.NDArray[np.float32]:
+        """The array's numbers on the host, which waits for them."""
         ...
 
     def generator(self, seed: int) -> Any:
@@ -127,52 +175,88 @@ class Backend(Protocol):
         ...
 
 
-Factory = Callable[[Path, int, str, str], Backend]
-"""Path, threads, device, dtype."""
+class WholeBackend(Protocol):
+    """A model that can't be stepped: one request is one call of its pipeline. Used by one thread at a time."""
+
+    def generate(
+        self, params: Params, pixels: npt.NDArray[np.uint8], told: Callable[[int, int], None]
+    ) -> npt.NDArray[np.float32]:
+        """One picture [height, width, 3] from another, 0 to 1; its size may be another one than was asked for.
+
+        After each step `told` is called with the steps done and all steps; what it raises ends the call at once and
+        comes out of it. Raises what Backend's methods may raise.
+        """
+        ...
 
 
-def _onnx(path: Path, threads: int, device: str, dtype: str) -> Backend:
+Factory = Callable[[Path, Options], Backend]
+
+
+def _onnx(path: Path, options: Options) -> Backend:
     from sfumato.engine.backends.onnx import OnnxBackend
 
-    return OnnxBackend(path, threads)
+    return OnnxBackend(path, options.threads)
 
 
-def _diffusers(path: Path, threads: int, device: str, dtype: str) -> Backend:
+def _diffusers(path: Path, options: Options) -> Backend:
     from sfumato.engine.backends.diffusers.backend import DiffusersBackend
 
-    return DiffusersBackend(path, threads, device, dtype)
+    return DiffusersBackend(path, options)
 
 
-def _simulated(path: Path, threads: int, device: str, dtype: str) -> Backend:
+def _simulated(path: Path, options: Options) -> Backend:
     from sfumato.engine.backends.simulated import SimulatedBackend
 
     return SimulatedBackend.load(path)
 
 
+def _diffusers_whole(path: Path, options: Options) -> WholeBackend:
+    from sfumato.engine.backends.diffusers.whole import DiffusersPipeline
+
+    return DiffusersPipeline(path, options)
+
+
 BACKENDS: Final[dict[str, Factory]] = {"onnx": _onnx, "diffusers": _diffusers, "simulated": _simulated}
+WHOLE: Final[dict[str, Callable[[Path, Options], WholeBackend]]] = {"diffusers": _diffusers_whole}
 
 
-def load(name: str, path: Path, threads: int, rules: ModelRules, device: str = "auto", dtype: str = "auto") -> Backend:
+def load(name: str, path: Path, rules: ModelRules, options: Options | None = None) -> Backend:
     """Open the model at `path` with the backend of this name; its library is imported only now.
 
-    `threads` is how many CPU threads the model may use, 0 for as many as there are cores. `device` and `dtype` are for
-    backends that have a choice.
-
     Raises:
+        RunsWhole: the model can't be stepped here; try `load_whole`.
         BackendUnusable: the name is unknown, the library is not installed, the folder is no model of this backend, or
             `rules` allow shapes that the model's latents can't have or samplers that it can't walk by.
     """
-    factory = BACKENDS.get(name)
+    backend = _opened(BACKENDS, name, path, options)
+    _check_rules(rules, backend.about)
+    return backend
+
+
+def load_whole(name: str, path: Path, rules: ModelRules, options: Options | None = None) -> WholeBackend:
+    """Open the model at `path` as a pipeline that runs request by request.
+
+    Raises:
+        BackendUnusable: as for `load`; also when `rules` name a sampler, for such a pipeline brings its own.
+    """
+    if rules.samplers != (Sampler.NATIVE,):
+        raise BackendUnusable(f"samplers must be ['{Sampler.NATIVE}'] for a model that runs request by request.")
+    return _opened(WHOLE, name, path, options)
+
+
+T = TypeVar("T")
+
+
+def _opened(known: Mapping[str, Callable[[Path, Options], T]], name: str, path: Path, options: Options | None) -> T:
+    factory = known.get(name)
     if factory is None:
-        raise BackendUnusable(f"backend {name!r} is unknown; choose one of: {', '.join(BACKENDS)}.")
+        raise BackendUnusable(f"backend {name!r} is unknown; choose one of: {', '.join(known)}.")
     try:
-        backend = factory(path, threads, device, dtype)
+        return factory(path, options or Options())
     except ImportError as error:
         raise BackendUnusable(f"backend {name!r} needs {error.name}: pip install 'sfumato[{name}]'.") from error
     except UnsupportedSchedule as error:
         raise BackendUnusable(error.detail) from error
-    _check_rules(rules, backend.about)
-    return backend
 
 
 def _check_rules(rules: ModelRules, about: About) -> None:
@@ -181,6 +265,7 @@ def _check_rules(rules: ModelRules, about: About) -> None:
             f"size_multiple is {rules.size_multiple}; this model needs a multiple of {about.token_side}."
         )
     flows = about.schedule.prediction_type == "flow_prediction"
-    wrong = [sampler for sampler in rules.samplers if (sampler is Sampler.FLOW_MATCH_EULER) != flows]
+    usable = {Sampler.FLOW_MATCH_EULER} if flows else {*TABLED} - {Sampler.FLOW_MATCH_EULER}
+    wrong = [sampler for sampler in rules.samplers if sampler not in usable]
     if wrong:
         raise BackendUnusable(f"samplers has {', '.join(wrong)}, which can't be used with a {about.family} model.")

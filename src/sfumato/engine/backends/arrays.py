@@ -23,6 +23,9 @@ class NumpyArrays:
     def columns(self, table: npt.NDArray[np.float64]) -> Sequence[Latents]:
         return [column.astype(np.float32).reshape(-1, 1, 1, 1) for column in table.T]
 
+    def host(self, array: Latents) -> Latents:
+        return array
+
     def generator(self, seed: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(seed))
 

@@ -6,6 +6,7 @@ little towards a colour of the prompt at every step, the same on every machine.
 
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from sfumato.core.errors import EngineDead
 from sfumato.engine.backends import About, Pictures, Pixels, Prompt
 from sfumato.engine.backends.arrays import Latents, NumpyArrays
 from sfumato.engine.schedule import NoiseSchedule
@@ -29,19 +31,27 @@ SCHEDULE: Final = NoiseSchedule(beta_start=5e-7, beta_end=5e-7, prediction_type=
 
 
 class SimulatedBackend:
-    """Costs in seconds; `sleep` is called with each call's cost, so a bench may pass virtual time in."""
+    """Costs in seconds; `sleep` is called with each call's cost, so a bench may pass virtual time in.
+
+    With `dies_after_calls` the device is gone after so many calls, for tests of what follows.
+    """
 
     def __init__(
-        self, fixed_s: float = 0.0, row_s: float = 0.0, sleep: Callable[[float], object] | None = None
+        self,
+        fixed_s: float = 0.0,
+        row_s: float = 0.0,
+        sleep: Callable[[float], object] | None = None,
+        dies_after_calls: float = math.inf,
     ) -> None:
         self.fixed_s, self.row_s = fixed_s, row_s
+        self._calls_left = dies_after_calls
         self._sleep = sleep or threading.Event().wait
         self.about = About("simulated", "float32", "none", 3, FACTOR, SCHEDULE)
         self.arrays = NumpyArrays()
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Costs from `simulated.json` {"fixed_s", "row_s"} in the folder; without that file calls cost nothing."""
+        """As the folder's `simulated.json` says, {"fixed_s", "row_s", "dies_after_calls"}; without it at no cost."""
         file = path / "simulated.json"
         return cls(**json.loads(file.read_text())) if file.is_file() else cls()
 
@@ -60,6 +70,9 @@ class SimulatedBackend:
         embeddings: Sequence[Latents],
         guidance: npt.NDArray[np.float32],
     ) -> Latents:
+        self._calls_left -= 1
+        if self._calls_left < 0:
+            raise EngineDead("the simulated device is gone.")
         if cost_s := self.fixed_s + self.row_s * len(x):
             self._sleep(cost_s)
         return x + np.float32(DRIFT) * (np.stack(embeddings) - x)

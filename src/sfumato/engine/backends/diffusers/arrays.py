@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sfumato.engine.backends.diffusers.place import Place, in_words_of_the_port
+from sfumato.engine.backends.diffusers.place import Place
+from sfumato.engine.backends.diffusers.trouble import in_words_of_the_port
 
 __all__ = ["TorchArrays"]
 
@@ -28,6 +29,9 @@ class TorchArrays:
 
     def columns(self, table: npt.NDArray[np.float64]) -> Sequence[torch.Tensor]:
         return list(self._place.send(table.T).reshape(table.shape[1], -1, 1, 1, 1).unbind())
+
+    def host(self, array: torch.Tensor) -> npt.NDArray[np.float32]:
+        return np.asarray(array.float().cpu().numpy(), np.float32)
 
     def generator(self, seed: int) -> torch.Generator:
         return torch.Generator("cpu").manual_seed(seed)

@@ -43,6 +43,7 @@ class Flux:
         self._clip = Clip(folder, place, "CLIPTextModel")
         self._t5 = T5(folder, place, "_2", WINDOW)
         self._transformer = folder.module("transformer", "diffusers", "FluxTransformer2DModel", place)
+        self._network = place.fast(self._transformer, shared=("txt_ids", "img_ids"))
         self._check(folder)
 
     def schedule(self, written: NoiseSchedule) -> NoiseSchedule:
@@ -56,7 +57,7 @@ class Flux:
         self, x: torch.Tensor, t: torch.Tensor, embeddings: Sequence[_Embedding], guidance: torch.Tensor
     ) -> torch.Tensor:
         height, width = (side // PATCH for side in x.shape[-2:])
-        found = self._transformer(
+        found = self._network(
             hidden_states=_packed(x),
             timestep=t / 1000,
             guidance=guidance if self._transformer.config.guidance_embeds else None,

@@ -15,7 +15,7 @@ import transformers
 from sfumato.engine.backends import BackendUnusable
 from sfumato.engine.backends.diffusers.place import Place
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "check_finite"]
 
 Library = Literal["diffusers", "transformers"]
 MODULES: Final = {"diffusers": diffusers, "transformers": transformers}
@@ -33,6 +33,8 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.index = _read(path / "model_index.json")
+        self.parts: dict[str, Any] = {}
+        """What was loaded so far, by its name in model_index.json."""
 
     @property
     def pipeline(self) -> str:
@@ -73,8 +75,13 @@ class Folder:
             module = place.settle(found)
         except torch.OutOfMemoryError as error:
             raise BackendUnusable(f"{folder} does not fit into the memory of {place.device}: {error}") from error
-        _check_finite(module, folder)
+        check_finite(module, folder)
+        self.parts[part] = module
         return module
+
+    def check_weights(self, part: str, library: Library) -> None:
+        """Whether the part's weights lie there as safetensors."""
+        _variant(self.path / part, STEMS[library])
 
     def tokenizer(self, part: str, wanted: str) -> Any:
         self._check_class(part, "transformers", wanted)
@@ -82,9 +89,10 @@ class Folder:
         if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "spiece.model")):
             raise BackendUnusable(f"{folder} has no vocabulary (tokenizer.json or vocab.json); download it again.")
         try:
-            return getattr(transformers, wanted).from_pretrained(folder, local_files_only=True)
+            self.parts[part] = getattr(transformers, wanted).from_pretrained(folder, local_files_only=True)
         except Exception as error:  # as above
             raise BackendUnusable(f"{folder} can't be loaded as {wanted}: {error}") from error
+        return self.parts[part]
 
     def _class_of(self, part: str) -> tuple[str | None, str | None]:
         entry = self.index.get(part)
@@ -119,7 +127,8 @@ def _variant(folder: Path, stem: str) -> str | None:
     raise BackendUnusable(f"{folder / stem}.safetensors is missing; download it again.")
 
 
-def _check_finite(module: Any, folder: Path) -> None:
+def check_finite(module: Any, folder: Path) -> None:
+    """Raise BackendUnusable when a weight of the module, read from `folder`, is no finite number."""
     for name, weights in module.named_parameters():
         if not bool(torch.isfinite(weights).all()):
             raise BackendUnusable(f"{folder}: the weights {name} are not all finite numbers; download it again.")

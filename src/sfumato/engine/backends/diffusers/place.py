@@ -1,21 +1,17 @@
-"""Where a model's numbers live: device and dtype, and what torch's errors there mean to the engine."""
+"""Where a model's numbers live: device and dtype."""
 
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import torch
 
-from sfumato.core.errors import EngineDead
-from sfumato.engine.backends import BackendUnusable
+from sfumato.engine.backends import BackendUnusable, Options
+from sfumato.engine.backends.diffusers.graphs import Replayed, record_on_cuda
 
-__all__ = ["Place", "in_words_of_the_port"]
-
-OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "alloc_failed")
-DEVICE_GONE: Final = "cuda error"
+__all__ = ["Pace", "Place"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,27 +20,34 @@ class Place:
 
     device: torch.device
     dtype: torch.dtype
+    graphs: bool = True
 
     @classmethod
-    def choose(cls, device: str, dtype: str, on_cuda: torch.dtype) -> "Place":
+    def choose(cls, options: Options, on_cuda: torch.dtype) -> "Place":
         """`auto` is CUDA where there is one, else the CPU; and float32 on the CPU, `on_cuda` elsewhere.
 
         Raises:
             BackendUnusable: CUDA was asked for and torch sees none.
         """
         has_cuda = torch.cuda.is_available()
-        if device == "cuda" and not has_cuda:
+        if options.device == "cuda" and not has_cuda:
             raise BackendUnusable(
                 "device is 'cuda', but torch finds no CUDA device; check the driver and that torch was installed "
                 "with CUDA, or write device = 'cpu'."
             )
-        place = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
+        place = torch.device("cuda" if has_cuda and options.device != "cpu" else "cpu")
         usual = on_cuda if place.type == "cuda" else torch.float32
-        return cls(place, usual if dtype == "auto" else getattr(torch, dtype))
+        dtype = usual if options.dtype == "auto" else getattr(torch, options.dtype)
+        return cls(place, dtype, options.cuda_graphs)
 
     @property
     def on_cuda(self) -> bool:
         return bool(self.device.type == "cuda")
+
+    @property
+    def described(self) -> str:
+        """The device as people know it."""
+        return f"cuda ({torch.cuda.get_device_name(self.device)})" if self.on_cuda else str(self.device)
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -60,23 +63,35 @@ class Place:
         """On the device; from pinned memory the host does not wait for the copy."""
         return host.to(self.device, non_blocking=True)
 
+    def fast(self, network: Any, shared: Sequence[str] = ()) -> Callable[..., tuple[torch.Tensor]]:
+        """The network as the device runs it fastest; `shared` are its inputs without an axis of rows."""
+        return Replayed(network, record_on_cuda(), frozenset(shared)) if self.on_cuda and self.graphs else network
+
     def settle(self, module: Any) -> Any:
         """The module here, for inference."""
         return module.to(self.device).to(memory_format=self.memory_format).eval().requires_grad_(False)
 
 
-@contextmanager
-def in_words_of_the_port() -> Iterator[None]:
-    """torch's errors as the port names them: MemoryError, EngineDead, else as they are."""
-    try:
-        yield
-    except RuntimeError as error:
-        said = str(error).lower()
-        if any(sign in said for sign in OUT_OF_MEMORY):
-            # The frames of the failed call hold its tensors; the smaller call that follows needs their room.
-            traceback.clear_frames(error.__traceback__)
-            torch.cuda.empty_cache()
-            raise MemoryError(str(error)) from None
-        if DEVICE_GONE in said:
-            raise EngineDead(f"the device can't go on: {error}") from error
-        raise
+class Pace:
+    """Keeps the host at most AHEAD calls before a device that works by itself.
+
+    One call queued behind the running one hides the host's work. More would only make who joins, leaves or asks for
+    progress wait for all that is queued.
+    """
+
+    AHEAD: Final = 2
+
+    def __init__(self, place: Place) -> None:
+        self._queued: deque[torch.cuda.Event] | None = deque() if place.on_cuda else None
+
+    def wait(self) -> None:
+        """Before a call: wait until one less than AHEAD are under way."""
+        while self._queued and len(self._queued) >= self.AHEAD:
+            self._queued.popleft().synchronize()
+
+    def called(self) -> None:
+        """A call was queued."""
+        if self._queued is not None:
+            done = torch.cuda.Event(blocking=True)
+            done.record()
+            self._queued.append(done)

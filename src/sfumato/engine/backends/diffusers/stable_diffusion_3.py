@@ -40,6 +40,7 @@ class StableDiffusion3:
         self._clips = [Clip(folder, place, "CLIPTextModelWithProjection", suffix) for suffix in ("", "_2")]
         self._t5 = T5(folder, place, "_3", WINDOW) if folder.has("text_encoder_3") else None
         self._transformer = folder.module("transformer", "diffusers", "SD3Transformer2DModel", place)
+        self._network = place.fast(self._transformer)
         self._config = self._transformer.config
         self.patch: int = self._config.patch_size
         self._check(folder)
@@ -59,7 +60,7 @@ class StableDiffusion3:
     def predict(
         self, x: torch.Tensor, t: torch.Tensor, embeddings: Sequence[_Embedding], guidance: torch.Tensor
     ) -> torch.Tensor:
-        found: torch.Tensor = self._transformer(
+        found: torch.Tensor = self._network(
             hidden_states=x,
             timestep=t,
             encoder_hidden_states=torch.stack([embedding.text for embedding in embeddings]),

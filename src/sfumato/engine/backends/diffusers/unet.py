@@ -18,6 +18,7 @@ class Unet:
 
     def __init__(self, folder: Folder, place: Place, vae: Vae, text_width: int) -> None:
         self._module = folder.module("unet", "diffusers", "UNet2DConditionModel", place)
+        self._network = place.fast(self._module)
         self._place, self.config = place, self._module.config
         self._guidance_width: int | None = self.config.time_cond_proj_dim
         where = folder.path / "unet" / "config.json"
@@ -50,7 +51,7 @@ class Unet:
             # Meng et al. 2023 (arXiv 2210.03142), w = guidance_scale - 1
             embedded = get_timestep_embedding((guidance - 1) * 1000, self._guidance_width, downscale_freq_shift=1)
             condition = embedded.to(self._place.dtype)
-        found: torch.Tensor = self._module(
+        found: torch.Tensor = self._network(
             x, t, encoder_hidden_states=text, timestep_cond=condition, return_dict=False, **added
         )[0]
         return found

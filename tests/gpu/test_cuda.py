@@ -1,0 +1,123 @@
+"""What only a CUDA device can show: `make gpu`. Fails, and does not skip, where there is none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sfumato.core.params import ModelRules, Params, Sampler, Shape
+from sfumato.engine import backends
+from sfumato.engine.backends import Backend, Options
+from sfumato.engine.caps import fits
+from sfumato.engine.engine import Engine, Event, Failed, Finished
+from tests.diffusers_models import make_model
+from tests.integration.test_diffusers_backend import DIFFUSION, FLOW, difference, run, scene
+from tests.support import make_params
+
+KINDS = ("sd", "sd-v", "sd-lcm", "sdxl", "sdxl-refiner", "sd3", "flux-dev", "flux-schnell")
+TOLERANCE = 1e-3
+
+
+def load(folder: Path, kind: str, device: str, dtype: str = "float32") -> Any:
+    samplers = FLOW if kind.startswith(("sd3", "flux")) else DIFFUSION
+    rules = ModelRules(shapes=(Shape(64, 64),), size_multiple=16, samplers=samplers, sampler=samplers[0])
+    return backends.load("diffusers", folder, rules, Options(threads=2, device=device, dtype=dtype))
+
+
+def jobs_for(kind: str, count: int) -> list[Params]:
+    samplers = FLOW if kind.startswith(("sd3", "flux")) else DIFFUSION
+    return [
+        make_params(
+            prompt=f"number {number}",
+            seed=number,
+            sampler=Sampler(samplers[number % len(samplers)]),
+            num_inference_steps=5 + number,
+            strength=0.3 + 0.05 * number,
+            guidance_scale=[1.0, 7.5, 2.0][number % 3],
+        )
+        for number in range(count)
+    ]
+
+
+def drain(engine: Engine) -> list[Event]:
+    events: list[Event] = []
+    while not engine.idle:
+        events += engine.step()
+    return events
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_device_walks_as_the_cpu_does(tmp_path: Path, kind: str) -> None:
+    folder, jobs = make_model(kind, tmp_path / "model"), jobs_for(kind, 8)
+
+    pairs = zip(run(load(folder, kind, "cuda"), jobs), run(load(folder, kind, "cpu"), jobs), strict=True)
+
+    assert max(difference(found.cpu(), expected) for found, expected in pairs) < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl", "sd3", "flux-dev"])
+def test_every_familys_network_is_replayed(tmp_path: Path, kind: str) -> None:
+    backend = load(make_model(kind, tmp_path / "model"), kind, "cuda")
+
+    run(backend, jobs_for(kind, 3))
+
+    family = backend._family
+    network = family._unet._network if hasattr(family, "_unet") else family._network
+    assert network._recordings
+    assert not network._given_up
+
+
+@pytest.mark.parametrize("kind", ["sd", "flux-dev"])
+def test_host_waits_for_nothing_while_jobs_step(tmp_path: Path, kind: str) -> None:
+    backend: Backend = load(make_model(kind, tmp_path / "model"), kind, "cuda")
+    engine = Engine(backend, 8)
+    params = make_params(sampler=FLOW[0] if kind == "flux-dev" else Sampler.EULER_ANCESTRAL, num_inference_steps=20)
+    for number in range(4):
+        engine.add(str(number), params, scene(params))
+    engine.step()
+
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(5):
+            engine.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("sd", "float16"), ("sdxl", "float16"), ("flux-dev", "bfloat16")])
+def test_half_precision_makes_whole_pictures(tmp_path: Path, kind: str, dtype: str) -> None:
+    backend: Backend = load(make_model(kind, tmp_path / "model"), kind, "cuda", dtype)
+    engine = Engine(backend, 8)
+    for number, params in enumerate(jobs_for(kind, 5)):
+        engine.add(str(number), params, scene(params))
+
+    ends = [event for event in drain(engine) if isinstance(event, Finished | Failed)]
+
+    assert [type(event) for event in ends] == [Finished] * 5
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """300 MiB for this process; tiny models need a few, large shapes of many rows need more."""
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(300 * 2**20 / total)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_what_fits_is_measured_and_no_job_fails_for_want_of_memory(tmp_path: Path) -> None:
+    backend: Backend = load(make_model("sd", tmp_path / "model"), "sd", "cuda")
+    shape = Shape(768, 768)
+
+    known = fits(backend, [shape], 64, tmp_path / "caps", [])
+
+    assert 1 <= known[shape].rows < 64 or known[shape].pictures < 64
+    engine = Engine(backend, 64, known)
+    params = make_params(width=768, height=768, num_inference_steps=4)
+    for number in range(12):
+        engine.add(str(number), params, scene(params))
+    assert {type(event) for event in drain(engine) if isinstance(event, Finished | Failed)} == {Finished}
