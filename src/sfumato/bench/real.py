@@ -25,7 +25,7 @@ from sfumato.bench.ceiling import Ceiling, lines
 from sfumato.bench.policies import AtOnce, InGroups
 from sfumato.bench.traffic import Request, Traffic
 from sfumato.bench.ways import Plan, Player, Row, Tell, Way, measure, runs_of, table_of
-from sfumato.core.params import ModelRules, evaluations
+from sfumato.core.params import ModelRules, Shape, evaluations
 from sfumato.engine import backends
 from sfumato.engine.backends import About, Backend, BackendUnusable, Options
 from sfumato.models.registry import Registry
@@ -148,13 +148,18 @@ def _rows(backend: Backend, pipeline: "Pipeline", rules: ModelRules, plan: Plan,
         return steps * _rows_a_picture(rules, backend.about)
 
     if plan.warm_up:
-        # The first calls of every shape, alone and in a full call, are slow; they are nobody's fault.
         for shape in {request.shape: None for kind in plan.traffics for request in make(kind, 1.0)}:
             tell(f"warm-up, {shape.width} × {shape.height}")
-            for player in players.values():
-                for count in (1, pictures):
-                    player([Request(0.0, shape, *SHORT)] * count, 0.0)
+            _warm_up(players, shape, pictures)
     return measure(players, make, rows_of, plan, tell)
+
+
+def _warm_up(players: Mapping[Way, Player], shape: Shape, pictures: int) -> None:
+    """Batches of every size once: at the first, kernels are loaded, and on CUDA the engine's graphs are recorded."""
+    ways: tuple[Way, ...] = ("dynamic batching", "step-level")
+    for way in ways:
+        for count in range(1, pictures + 1):
+            players[way]([Request(0.0, shape, *SHORT)] * count, 0.0)
 
 
 def _players(backend: Backend, pipeline: "Pipeline", rules: ModelRules, rows: int, pictures: int) -> dict[Way, Player]:
