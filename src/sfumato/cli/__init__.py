@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli import bench, doctor, jobs, roles
+from sfumato.cli import bench, db, doctor, jobs, roles
 from sfumato.cli.verb import Verbs
 from sfumato.core.errors import SfumatoError
 
@@ -46,6 +46,7 @@ def _sfumato(
 
 jobs.add_to(app)
 roles.add_to(app)
+db.add_to(app)
 bench.add_to(app)
 doctor.add_to(app)
 

@@ -87,10 +87,21 @@ class PostgresDialect:
             log.warning("%s Going on without it until it answers.", trouble.detail)
 
     async def upgrade(self) -> None:
-        """Bring its schema to that of `tables`; who comes meanwhile waits."""
-        async with asyncio.timeout(UPGRADE_WITHIN_S), self._engine.begin() as connection:
-            await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            await connection.run_sync(migrate)
+        """Bring its schema to that of `tables`; who comes meanwhile waits.
+
+        Raises:
+            UnusableStore: a newer version made it, or something else is in our tables' place; it is as it was.
+        """
+        try:
+            async with asyncio.timeout(UPGRADE_WITHIN_S), self._engine.begin() as connection:
+                await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                await connection.run_sync(migrate)
+        except exc.DBAPIError as error:
+            if self.trouble(error) is not None:
+                raise
+            raise UnusableStore(
+                f"database {self.name} can't be brought up: {_cause(error)}. Give Sfumato a database of its own."
+            ) from error
 
     async def revision(self) -> str | None:
         """The migration it is at; None when nothing was made in it yet."""
