@@ -3,6 +3,7 @@
 Every field is described; docs/settings.md is written from these descriptions and a test fails when one is missing.
 """
 
+import ipaddress
 import itertools
 import os
 from collections.abc import Mapping
@@ -43,11 +44,21 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the gateway listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port the gateway listens on; 0 picks a free one.")
     public_url: str = Field("", description="Address that links begin with; by default the address of each request.")
+    trusted_proxies: str = Field(
+        "127.0.0.1,::1",
+        description="Addresses and networks of the proxies before the gateway, comma separated: theirs is the word on "
+        "a client's address and scheme. `*` trusts everyone.",
+    )
     models: Path | None = Field(
         None, description="models.toml or a plain model_names.txt; by default models.toml in the data folder, if there."
     )
     models_cache: Path | None = Field(
         None, description="Folder for what `sfumato models add` fetches; by default huggingface_hub's own cache."
+    )
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        description="PostgreSQL database of the job rows, as `postgresql://user:password@host:5432/sfumato`. By "
+        "default they are in an SQLite file in the data folder.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for machines.")
@@ -92,6 +103,29 @@ class Settings(BaseSettings):
         if url and not url.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return url.rstrip("/")
+
+    @field_validator("database_url")
+    @classmethod
+    def _of_postgresql(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value() and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://; leave it out for SQLite in the data folder")
+        return url
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, proxies: str) -> str:
+        for proxy in filter(None, (each.strip() for each in proxies.split(","))):
+            try:
+                if proxies != "*":
+                    ipaddress.ip_network(proxy)
+            except ValueError as error:
+                raise ValueError(f"{proxy!r} is no address or network, such as 10.0.0.7 or 10.0.0.0/24") from error
+        return proxies
+
+    @property
+    def rows_address(self) -> str | Path:
+        """Where the job rows are: the address of a PostgreSQL database, or an SQLite file."""
+        return self.database_url.get_secret_value() or self.data_dir / "rows.sqlite"
 
     @property
     def models_file(self) -> Path:

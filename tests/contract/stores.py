@@ -1,6 +1,7 @@
 """What a store suite needs of an implementation: opening it as a process would, and reading around it."""
 
 import asyncio
+import json
 import multiprocessing
 import os
 import sqlite3
@@ -20,10 +21,23 @@ from sfumato.storage.blobs import FolderBlobs
 from sfumato.storage.database import Database
 from sfumato.storage.jobs import SqlJobs
 from sfumato.storage.outcomes import SqliteOutcomes
+from tests.postgres import say
 from tests.simulation.memory import MemoryBlobs, MemoryOutcomes, MemoryRows, World
 from tests.support import NOW, job_id
 
-__all__ = ["DiskStores", "JobStore", "MemoryStores", "ObjectStore", "Stores", "create_in_process", "decide_in_process"]
+__all__ = [
+    "DiskStores",
+    "JobStore",
+    "MemoryStores",
+    "ObjectStore",
+    "PostgresStores",
+    "RowStores",
+    "SqlRowStores",
+    "Stores",
+    "create_in_process",
+    "decide_in_process",
+    "racing_processes",
+]
 
 
 class ObjectStore(Blobs, BlobSweep, Protocol):
@@ -34,14 +48,30 @@ class JobStore(JobRows, JobRecorder, Protocol):
     """Both ends of the rows."""
 
 
-class Stores(Protocol):
+class RowStores(Protocol):
+    """One implementation of the rows, with nothing in it yet."""
+
+    def rows(self) -> AbstractAsyncContextManager[JobStore]: ...
+
+    def stored_row(self, job_id: str) -> JobRow | None:
+        """The row, read around the port."""
+        ...
+
+
+class SqlRowStores(RowStores, Protocol):
+    """One whose other tables are looked at too."""
+
+    def parked(self) -> list[tuple[str, ...]]:
+        """Log, message and reason of what could not be read, read around the port."""
+        ...
+
+
+class Stores(RowStores, Protocol):
     """One implementation of all stores, with nothing in it yet."""
 
     def blobs(self) -> ObjectStore: ...
 
     def outcomes(self) -> AbstractAsyncContextManager[Outcomes]: ...
-
-    def rows(self) -> AbstractAsyncContextManager[JobStore]: ...
 
     def stored_object(self, key: str) -> bytes | None:
         """The object, read around the port."""
@@ -49,10 +79,6 @@ class Stores(Protocol):
 
     def stored_outcome(self, job_id: str) -> Outcome | None:
         """The outcome, read around the port."""
-        ...
-
-    def stored_row(self, job_id: str) -> JobRow | None:
-        """The row, read around the port."""
         ...
 
 
@@ -91,10 +117,33 @@ class DiskStores:
         found = self.select("rows", "SELECT row FROM jobs WHERE id = ?", job_id)
         return JobRow.model_validate_json(found[0][0]) if found else None
 
+    def parked(self) -> list[tuple[str, ...]]:
+        return self.select("rows", "SELECT log, raw, why FROM parked")
+
     def select(self, file: str, statement: str, *values: str) -> list[tuple[str, ...]]:
         """What Python's own sqlite3 finds in a file."""
         with closing(sqlite3.connect(self.folder / f"{file}.sqlite", timeout=10)) as connection:
             return connection.execute(statement, values).fetchall()
+
+
+@dataclass(frozen=True)
+class PostgresStores:
+    """The rows in a PostgreSQL database that has our tables. A plain value: it travels to child processes."""
+
+    url: str
+
+    @asynccontextmanager
+    async def rows(self) -> AsyncIterator[SqlJobs]:
+        async with Database.connect(self.url) as database:
+            yield SqlJobs(database)
+
+    def stored_row(self, job_id: str) -> JobRow | None:
+        found = say(self.url, f"SELECT row FROM jobs WHERE id = '{job_id}'")  # noqa: S608 - an id of a test
+        return JobRow.model_validate_json(found) if found else None
+
+    def parked(self) -> list[tuple[str, ...]]:
+        found = say(self.url, "SELECT coalesce(json_agg(json_build_array(log, raw, why)), '[]') FROM parked")
+        return [tuple(line) for line in json.loads(found)]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """The contract of JobRows and JobRecorder: rows follow the logs, whatever comes late, early or twice."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sfumato.core.errors import InvalidRequest
@@ -13,21 +13,40 @@ from sfumato.core.events import Dispatched, Ended, JobEvent, JobRow, Retried, St
 from sfumato.core.job import Job, Outcome, Priority, Problem, State
 from sfumato.core.ports import JobQuery, RowChange
 from tests.contract.stations import in_loop
-from tests.contract.stores import DiskStores, JobStore, MemoryStores, Stores
+from tests.contract.stores import DiskStores, JobStore, MemoryStores, PostgresStores, RowStores, SqlRowStores
+from tests.postgres import PostgresServer
 from tests.support import NOW, job_id, make_job
 
 JOB = make_job(1)
 LOCAL = JobQuery(owner="local")
 
 
-@pytest.fixture(params=["sql", "memory"])
-def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Stores:
-    return DiskStores(tmp_path) if request.param == "sql" else MemoryStores()
+SQL = ["sqlite", pytest.param("postgres", marks=pytest.mark.server)]
+
+
+@pytest.fixture(params=["memory", *SQL])
+def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], RowStores]:
+    """Makes stores of one kind, empty each time."""
+    match request.param:
+        case "memory":
+            return MemoryStores
+        case "sqlite":
+            return lambda: DiskStores(tmp_path_factory.mktemp("rows"))
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return lambda: PostgresStores(server.fresh())
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> DiskStores:
-    return DiskStores(tmp_path)
+def stores(make: Callable[[], RowStores]) -> RowStores:
+    return make()
+
+
+@pytest.fixture(params=SQL)
+def sql(request: pytest.FixtureRequest, tmp_path: Path) -> SqlRowStores:
+    if request.param == "sqlite":
+        return DiskStores(tmp_path)
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return PostgresStores(server.fresh())
 
 
 def started(job: Job = JOB, attempt: int = 0, delivery: int = 0) -> Started:
@@ -51,7 +70,7 @@ async def states(rows: JobStore, query: JobQuery = LOCAL) -> list[tuple[str, Sta
 
 
 @in_loop
-async def test_published_job_shows_queued(stores: Stores) -> None:
+async def test_published_job_shows_queued(stores: RowStores) -> None:
     async with stores.rows() as rows:
         await rows.record(published([JOB]), {"jobs:restyle": "1"})
 
@@ -61,7 +80,7 @@ async def test_published_job_shows_queued(stores: Stores) -> None:
 
 
 @in_loop
-async def test_events_move_the_row(stores: Stores) -> None:
+async def test_events_move_the_row(stores: RowStores) -> None:
     async with stores.rows() as rows:
         await rows.record([RowChange(job=JOB), RowChange(event=started(), position=4)], {})
         await rows.record([RowChange(event=ended(), position=6)], {})
@@ -74,7 +93,7 @@ async def test_events_move_the_row(stores: Stores) -> None:
 
 
 @in_loop
-async def test_events_wait_for_their_job(stores: Stores) -> None:
+async def test_events_wait_for_their_job(stores: RowStores) -> None:
     async with stores.rows() as rows:
         await rows.record([RowChange(event=started(), position=4)], {"events:restyle": "4"})
         await rows.record([RowChange(event=ended(), position=6)], {"events:restyle": "6"})
@@ -88,7 +107,7 @@ async def test_events_wait_for_their_job(stores: Stores) -> None:
 
 
 @in_loop
-async def test_replay_changes_nothing(stores: Stores) -> None:
+async def test_replay_changes_nothing(stores: RowStores) -> None:
     story = [RowChange(job=JOB), RowChange(event=started(), position=4), RowChange(event=ended(), position=6)]
     async with stores.rows() as rows:
         await rows.record(story, {"events:restyle": "6"})
@@ -101,7 +120,7 @@ async def test_replay_changes_nothing(stores: Stores) -> None:
 
 
 @in_loop
-async def test_late_events_never_move_a_terminal_row(stores: Stores) -> None:
+async def test_late_events_never_move_a_terminal_row(stores: RowStores) -> None:
     late = Retried(
         job_id=JOB.id, at=NOW, attempt=3, delivery=0, not_before=NOW, error=Problem(slug="s", title="t", detail="d")
     )
@@ -135,32 +154,32 @@ def folded() -> JobRow:
     return row
 
 
-@settings(max_examples=25, deadline=None)
+# The fixture only makes: each example has stores of its own.
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     message_at=st.integers(0, len(EVENTS)),
     rewinds=st.lists(st.integers(0, len(EVENTS)), max_size=3),
     size=st.integers(1, 4),
 )
 def test_any_order_of_message_and_events_read_any_number_of_times_ends_in_the_same_row(
-    tmp_path_factory: pytest.TempPathFactory, message_at: int, rewinds: list[int], size: int
+    make: Callable[[], RowStores], message_at: int, rewinds: list[int], size: int
 ) -> None:
     events = STORY[1:]
     read = [*events[:message_at], STORY[0], *events[message_at:]]
     replayed = [change for start in rewinds for change in read[start:]]
 
-    async def record(stores: Stores) -> JobRow | None:
+    async def record(stores: RowStores) -> JobRow | None:
         async with stores.rows() as rows:
             told = [*read, *replayed]
             for start in range(0, len(told), size):
                 await rows.record(told[start : start + size], {})
             return await rows.get(JOB.id)
 
-    assert asyncio.run(record(DiskStores(tmp_path_factory.mktemp("rows")))) == folded()
-    assert asyncio.run(record(MemoryStores())) == folded()
+    assert asyncio.run(record(make())) == folded()
 
 
 @in_loop
-async def test_cursors_move_on(stores: Stores) -> None:
+async def test_cursors_move_on(stores: RowStores) -> None:
     async with stores.rows() as rows:
         await rows.record([], {"jobs:a": "1", "events:a": "5"})
         await rows.record([], {"events:a": "8"})
@@ -169,8 +188,8 @@ async def test_cursors_move_on(stores: Stores) -> None:
 
 
 @in_loop
-async def test_cursors_stay_when_the_rows_could_not_be_written(disk: DiskStores) -> None:
-    async with disk.rows() as rows:
+async def test_cursors_stay_when_the_rows_could_not_be_written(sql: SqlRowStores) -> None:
+    async with sql.rows() as rows:
         await rows.record([], {"jobs:restyle": "1"})
 
         with pytest.raises(AttributeError):
@@ -181,7 +200,7 @@ async def test_cursors_stay_when_the_rows_could_not_be_written(disk: DiskStores)
 
 
 @in_loop
-async def test_overdue_rows_are_those_that_have_not_ended(stores: Stores) -> None:
+async def test_overdue_rows_are_those_that_have_not_ended(stores: RowStores) -> None:
     early, late, over = (make_job(n, expires_at=NOW + at) for n, at in ((1, 10), (2, 500), (3, 20)))
     async with stores.rows() as rows:
         await rows.record([*published([early, late, over]), RowChange(event=ended(over), position=1)], {})
@@ -192,7 +211,7 @@ async def test_overdue_rows_are_those_that_have_not_ended(stores: Stores) -> Non
 
 
 @in_loop
-async def test_sweep_removes_old_rows_that_have_ended(stores: Stores) -> None:
+async def test_sweep_removes_old_rows_that_have_ended(stores: RowStores) -> None:
     old, waiting, young = (make_job(n, created_at=NOW + at) for n, at in ((1, 0), (2, 0), (3, 100)))
     finals = [RowChange(event=ended(job), position=n) for n, job in enumerate((old, young), 1)]
     async with stores.rows() as rows:
@@ -204,8 +223,8 @@ async def test_sweep_removes_old_rows_that_have_ended(stores: Stores) -> None:
 
 
 @in_loop
-async def test_events_that_no_job_came_for_are_swept(disk: DiskStores) -> None:
-    async with disk.rows() as rows:
+async def test_events_that_no_job_came_for_are_swept(sql: SqlRowStores) -> None:
+    async with sql.rows() as rows:
         await rows.record([RowChange(event=started(), position=4)], {})
         await rows.sweep(NOW + 50)
 
@@ -215,20 +234,28 @@ async def test_events_that_no_job_came_for_are_swept(disk: DiskStores) -> None:
 
 
 @in_loop
-async def test_message_parked_twice_is_kept_once(disk: DiskStores) -> None:
+async def test_message_parked_twice_is_kept_once(sql: SqlRowStores) -> None:
     strange = Unreadable(raw='{"version": 9}', why="version 9 is unknown here")
-    async with disk.rows() as rows:
+    async with sql.rows() as rows:
         for _ in range(2):
             await rows.park("events:restyle", 7, strange)
 
-    assert disk.select("rows", "SELECT log, raw, why FROM parked") == [("events:restyle", strange.raw, strange.why)]
+    assert sql.parked() == [("events:restyle", strange.raw, strange.why)]
+
+
+@in_loop
+async def test_message_that_no_text_column_takes_is_parked_all_the_same(sql: SqlRowStores) -> None:
+    async with sql.rows() as rows:
+        await rows.park("events:restyle", 7, Unreadable(raw="\0 is no JSON", why="\0 was found"))
+
+    assert [log for log, _, _ in sql.parked()] == ["events:restyle"]
 
 
 # What a gateway reads
 
 
 @in_loop
-async def test_list_is_newest_first_in_pages(stores: Stores) -> None:
+async def test_list_is_newest_first_in_pages(stores: RowStores) -> None:
     jobs = [make_job(n, created_at=NOW + n // 3) for n in range(10)]
     async with stores.rows() as rows:
         await rows.record(published(jobs), {})
@@ -242,7 +269,7 @@ async def test_list_is_newest_first_in_pages(stores: Stores) -> None:
 
 
 @in_loop
-async def test_pages_stay_where_they_are_while_jobs_come(stores: Stores) -> None:
+async def test_pages_stay_where_they_are_while_jobs_come(stores: RowStores) -> None:
     async with stores.rows() as rows:
         await rows.record(published(make_job(n) for n in range(6)), {})
         first = await rows.list(JobQuery(owner="local", limit=3))
@@ -254,7 +281,7 @@ async def test_pages_stay_where_they_are_while_jobs_come(stores: Stores) -> None
 
 
 @in_loop
-async def test_last_page_that_is_full_has_no_next(stores: Stores) -> None:
+async def test_last_page_that_is_full_has_no_next(stores: RowStores) -> None:
     async with stores.rows() as rows:
         await rows.record(published(make_job(n) for n in range(3)), {})
 
@@ -262,7 +289,7 @@ async def test_last_page_that_is_full_has_no_next(stores: Stores) -> None:
 
 
 @in_loop
-async def test_list_holds_only_what_was_asked_for(stores: Stores) -> None:
+async def test_list_holds_only_what_was_asked_for(stores: RowStores) -> None:
     mine, others, other_model, over = (
         make_job(1),
         make_job(2, owner="someone"),
@@ -277,16 +304,16 @@ async def test_list_holds_only_what_was_asked_for(stores: Stores) -> None:
         assert await states(rows, JobQuery(owner="local", state=State.CANCELED)) == [(over.id, State.CANCELED)]
 
 
-@pytest.mark.parametrize("cursor", ["nonsense", "bm9uZQ", "bmFuIGE", "%%%", "ü", "MQ=="])
+@pytest.mark.parametrize("cursor", ["nonsense", "bm9uZQ", "bmFuIGE", "%%%", "ü", "MQ==", "MSAA"])
 @in_loop
-async def test_cursor_that_is_not_ours_is_refused(disk: DiskStores, cursor: str) -> None:
-    async with disk.rows() as rows:
+async def test_cursor_that_is_not_ours_is_refused(sql: SqlRowStores, cursor: str) -> None:
+    async with sql.rows() as rows:
         with pytest.raises(InvalidRequest, match="cursor"):
             await rows.list(JobQuery(owner="local", cursor=cursor))
 
 
 @in_loop
-async def test_forgotten_row_is_hidden_for_good(stores: Stores) -> None:
+async def test_forgotten_row_is_hidden_for_good(stores: RowStores) -> None:
     async with stores.rows() as rows:
         await rows.record(published([JOB]), {})
 
@@ -299,7 +326,7 @@ async def test_forgotten_row_is_hidden_for_good(stores: Stores) -> None:
 
 
 @in_loop
-async def test_job_forgotten_before_its_row_came_stays_hidden(stores: Stores) -> None:
+async def test_job_forgotten_before_its_row_came_stays_hidden(stores: RowStores) -> None:
     async with stores.rows() as rows:
         await rows.forget(JOB.id)
 
@@ -309,7 +336,7 @@ async def test_job_forgotten_before_its_row_came_stays_hidden(stores: Stores) ->
 
 
 @in_loop
-async def test_jobs_ahead_are_those_of_higher_priority_and_older_ones(stores: Stores) -> None:
+async def test_jobs_ahead_are_those_of_higher_priority_and_older_ones(stores: RowStores) -> None:
     low, normal, high = (make_job(n, priority=priority) for n, priority in enumerate(reversed(Priority), 1))
     newer, elsewhere, running = make_job(4), make_job(5, model="sketch"), make_job(6, created_at=NOW)
     moved = RowChange(event=started(running), position=1)

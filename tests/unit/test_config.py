@@ -1,5 +1,7 @@
 """Settings: read in one place, refused by name."""
 
+from pathlib import Path
+
 import pytest
 
 from sfumato.config import BadSettings, child_environment, load_settings
@@ -32,3 +34,27 @@ def test_a_child_sees_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None
     for name, value in child_environment(settings).items():
         monkeypatch.setenv(name, value)
     assert load_settings() == settings
+
+
+def test_database_address_must_be_one_of_postgresql_and_is_never_shown() -> None:
+    with pytest.raises(BadSettings, match=r"SFUMATO_DATABASE_URL: .*must begin with postgresql://") as refused:
+        load_settings(database_url="mysql://user:s3cret@host/rows")
+    assert "s3cret" not in str(refused.value)
+    assert "s3cret" not in repr(load_settings(database_url="postgresql://user:s3cret@host/rows"))
+
+
+def test_rows_are_in_the_data_folder_unless_a_database_is_named(tmp_path: Path) -> None:
+    url = "postgresql://user:s3cret@host/rows"
+    assert load_settings(data_dir=tmp_path).rows_address == tmp_path / "rows.sqlite"
+    assert load_settings(data_dir=tmp_path, database_url=url).rows_address == url
+
+
+@pytest.mark.parametrize("proxies", ["", "*", "10.0.0.7", "10.0.0.0/24, ::1"])
+def test_proxies_are_addresses_and_networks(proxies: str) -> None:
+    assert load_settings(trusted_proxies=proxies).trusted_proxies == proxies
+
+
+@pytest.mark.parametrize("proxies", ["nginx", "10.0.0.7/24", "*, ::1"])
+def test_proxy_by_another_name_is_refused(proxies: str) -> None:
+    with pytest.raises(BadSettings, match=r"SFUMATO_TRUSTED_PROXIES: .*is no address or network"):
+        load_settings(trusted_proxies=proxies)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli import bench, dead, doctor, jobs, models, roles
+from sfumato.cli import bench, db, dead, doctor, jobs, models, roles
 from sfumato.cli.verb import Verbs
 from sfumato.core.errors import SfumatoError
 
@@ -48,6 +48,7 @@ jobs.add_to(app)
 models.add_to(app)
 roles.add_to(app)
 dead.add_to(app)
+db.add_to(app)
 bench.add_to(app)
 doctor.add_to(app)
 

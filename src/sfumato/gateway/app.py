@@ -170,6 +170,7 @@ async def _serve(settings: Settings, fd: int | None) -> int:
             log_config=None,
             log_level="warning",
             http=BoundedHttp,
+            forwarded_allow_ips=settings.trusted_proxies,
             ws="none",
             lifespan="on",
             timeout_graceful_shutdown=GRACE_S,

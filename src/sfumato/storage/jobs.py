@@ -14,14 +14,19 @@ from sfumato.core.errors import InvalidRequest
 from sfumato.core.events import JobEvent, JobRow, Unreadable, advance, decode_event, new_row
 from sfumato.core.job import Job, State
 from sfumato.core.ports import JobPage, JobQuery, RowChange
-from sfumato.storage.database import Database
-from sfumato.storage.tables import cursors, forgotten, jobs, parked, pending
+from sfumato.storage.database import LONG_S, Database
+from sfumato.storage.tables import cursors as _cursors
+from sfumato.storage.tables import forgotten, jobs, parked, pending
 
 __all__ = ["SqlJobs"]
 
 COUNTED_AHEAD: Final = 1_000
 SWEEP_CHUNK: Final = 1_000
 """Rows removed in one transaction, so that a sweep never holds up the recorder for long."""
+MOVING: Final = ("state", "due_at", "row")
+"""Columns that change after a row was created."""
+_Placed = tuple[int, JobEvent]
+_Waited = defaultdict[str, list[_Placed]]
 
 
 class SqlJobs:
@@ -29,15 +34,6 @@ class SqlJobs:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        upsert = database.insert(jobs)
-        moving = ("state", "due_at", "row")
-        self._upsert = upsert.on_conflict_do_update(
-            index_elements=[jobs.c.id], set_={name: upsert.excluded[name] for name in moving}
-        )
-        keep = database.insert(cursors)
-        self._keep_cursor = keep.on_conflict_do_update(
-            index_elements=[cursors.c.log], set_={"cursor": keep.excluded.cursor}
-        )
 
     # What a gateway reads
 
@@ -65,29 +61,29 @@ class SqlJobs:
     async def forget(self, job_id: str) -> None:
         """Hide the row for good, even one that is yet to be written; its outcome stays as the tombstone."""
         async with self._database.write() as connection:
-            await connection.execute(self._database.insert(forgotten).on_conflict_do_nothing(), {"job_id": job_id})
+            await self._database.put(connection, forgotten, [{"job_id": job_id}])
 
     # What the recorder writes
 
     async def cursors(self) -> dict[str, str]:
         """Log name → the cursor up to which it is folded into the rows."""
         async with self._database.read() as connection:
-            return {row.log: row.cursor for row in await connection.execute(select(cursors))}
+            return {row.log: row.cursor for row in await connection.execute(select(_cursors))}
 
     async def record(self, changes: Sequence[RowChange], cursors: dict[str, str]) -> None:
         """Fold the changes in by `core.events.advance`; an event without a row waits for its job message."""
-        async with self._database.write() as connection:
+        async with self._database.write(LONG_S) as connection:
             if changes:
                 await self._fold(connection, _by_job(changes))
             if cursors:
-                values = [{"log": log, "cursor": cursor} for log, cursor in cursors.items()]
-                await connection.execute(self._keep_cursor, values)
+                values = [{"log": log, "cursor": cursors[log]} for log in sorted(cursors)]
+                await self._database.put(connection, _cursors, values, update=["cursor"])
 
     async def park(self, log: str, position: int, message: Unreadable) -> None:
         """Keep a message that this build can't read; parking it again changes nothing."""
-        values = {"log": log, "position": position, "raw": message.raw, "why": message.why}
-        async with self._database.write() as connection:
-            await connection.execute(self._database.insert(parked).on_conflict_do_nothing(), values)
+        values = {"log": log, "position": position, "raw": _storable(message.raw), "why": _storable(message.why)}
+        async with self._database.write(LONG_S) as connection:
+            await self._database.put(connection, parked, [values])
 
     async def overdue(self, now: float, limit: int) -> Sequence[JobRow]:
         """Rows not yet terminal whose job expired before `now`, the longest overdue first."""
@@ -101,34 +97,65 @@ class SqlJobs:
         removed = 0
         while found := await self._sweep_chunk(before):
             removed += found
-        async with self._database.write() as connection:
+        async with self._database.write(LONG_S) as connection:
+            await self._database.take_turn(connection, alone=True)
             orphans = await connection.execute(delete(pending).where(pending.c.at < before))
         return removed + orphans.rowcount
 
     async def _sweep_chunk(self, before: float) -> int:
         ended = select(jobs.c.id).where(jobs.c.due_at.is_(None), jobs.c.created_at < before).limit(SWEEP_CHUNK)
-        async with self._database.write() as connection:
-            ids = (await connection.execute(ended)).scalars().all()
-            await connection.execute(delete(forgotten).where(forgotten.c.job_id.in_(ids)))
-            await connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
+        async with self._database.write(LONG_S) as connection:
+            # What somebody else has in hand is left for the next sweep.
+            ids = (await connection.execute(ended.with_for_update(skip_locked=True))).scalars().all()
+            await connection.execute(delete(forgotten).where(self._database.among(forgotten.c.job_id, ids)))
+            await connection.execute(delete(jobs).where(self._database.among(jobs.c.id, ids)))
         return len(ids)
 
     async def _fold(self, connection: AsyncConnection, told: "Mapping[str, _Told]") -> None:
-        before = await _rows(connection, told)
-        created = {job_id: new_row(its.job) for job_id, its in told.items() if its.job and job_id not in before}
-        waited = await _take_pending(connection, created)
-        after = {
-            job_id: _folded(row, [*waited[job_id], *told[job_id].events]) for job_id, row in (before | created).items()
-        }
-        changed = [_columns(row) for job_id, row in after.items() if row is not before.get(job_id)]
+        """Several recorders may fold the same at once: each takes its locks in the order below, and rows by their ids.
+
+        What one of them creates, the others don't see before its end: they take it for created or wait for it here.
+        """
+        await self._wait_for_creators(connection, told)
+        created = [_columns(new_row(its.job)) for its in told.values() if its.job is not None]
+        if created:
+            await self._database.put(connection, jobs, created)
+        before = await self._locked(connection, told)
+        waited = await self._take_pending(connection, [row["id"] for row in created])
+        after = {job_id: _folded(row, [*waited[job_id], *told[job_id].events]) for job_id, row in before.items()}
+        changed = [_columns(row) for job_id, row in after.items() if row is not before[job_id]]
         if changed:
-            await connection.execute(self._upsert, changed)
+            await self._database.put(connection, jobs, changed, update=MOVING)
         early = [_waiting(*placed) for job_id, its in told.items() if job_id not in after for placed in its.events]
         if early:
-            await connection.execute(self._database.insert(pending).on_conflict_do_nothing(), early)
+            await self._database.put(connection, pending, early)
 
+    async def _wait_for_creators(self, connection: AsyncConnection, told: "Mapping[str, _Told]") -> None:
+        """Make sure that no event is left to wait for a job whose row somebody creates at this very moment."""
+        rowless = {job_id for job_id, its in told.items() if its.job is None}
+        if rowless:
+            found = select(jobs.c.id).where(self._database.among(jobs.c.id, rowless))
+            rowless -= set((await connection.execute(found)).scalars())
+        await self._database.take_turn(connection, alone=bool(rowless))
 
-_Placed = tuple[int, JobEvent]
+    async def _locked(self, connection: AsyncConnection, ids: Iterable[str]) -> dict[str, JobRow]:
+        """The rows there are, nobody else's to change until the transaction ends."""
+        query = select(jobs.c.row).where(self._database.among(jobs.c.id, ids)).order_by(jobs.c.id).with_for_update()
+        found: Sequence[JobRow] = (await connection.execute(query)).scalars().all()
+        return {row.id: row for row in found}
+
+    async def _take_pending(self, connection: AsyncConnection, ids: Sequence[str]) -> _Waited:
+        waited: _Waited = defaultdict(list)
+        if not ids:
+            return waited
+        query = select(pending.c.position, pending.c.event).where(self._database.among(pending.c.job_id, ids))
+        for position, raw in await connection.execute(query):
+            event = decode_event(raw)
+            if isinstance(event, JobEvent):
+                waited[event.job_id].append((position, event))
+        if waited:
+            await connection.execute(delete(pending).where(self._database.among(pending.c.job_id, waited)))
+        return waited
 
 
 @dataclass(slots=True)
@@ -140,37 +167,20 @@ class _Told:
 
 
 def _by_job(changes: Iterable[RowChange]) -> dict[str, _Told]:
+    """What a batch says, by job, in the order of their ids."""
     told: defaultdict[str, _Told] = defaultdict(_Told)
     for change in changes:
         if change.job is not None:
             told[change.job.id].job = change.job
         if change.event is not None:
             told[change.event.job_id].events.append((change.position, change.event))
-    return told
+    return dict(sorted(told.items()))
 
 
 def _folded(row: JobRow, placed: Iterable[_Placed]) -> JobRow:
     for position, event in sorted(placed, key=lambda each: each[0]):
         row = advance(row, event, position)
     return row
-
-
-async def _rows(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, JobRow]:
-    found: Sequence[JobRow] = (await connection.execute(select(jobs.c.row).where(jobs.c.id.in_(ids)))).scalars().all()
-    return {row.id: row for row in found}
-
-
-async def _take_pending(connection: AsyncConnection, ids: Iterable[str]) -> defaultdict[str, list[_Placed]]:
-    waited: defaultdict[str, list[_Placed]] = defaultdict(list)
-    for position, raw in await connection.execute(
-        select(pending.c.position, pending.c.event).where(pending.c.job_id.in_(ids))
-    ):
-        event = decode_event(raw)
-        if isinstance(event, JobEvent):
-            waited[event.job_id].append((position, event))
-    if waited:
-        await connection.execute(delete(pending).where(pending.c.job_id.in_(waited)))
-    return waited
 
 
 def _columns(row: JobRow) -> dict[str, Any]:
@@ -190,6 +200,11 @@ def _columns(row: JobRow) -> dict[str, Any]:
 
 def _waiting(position: int, event: JobEvent) -> dict[str, Any]:
     return {"job_id": event.job_id, "position": position, "at": event.at, "event": event.model_dump_json()}
+
+
+def _storable(text: str) -> str:
+    """A text that every database takes: PostgreSQL knows no NUL."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _shown() -> Select[Any]:
@@ -216,7 +231,7 @@ def _place(cursor: str) -> tuple[float, str]:
     try:
         plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
         at, job_id = plain.split(" ")
-        if math.isfinite(float(at)):
+        if math.isfinite(float(at)) and "\0" not in job_id:
             return float(at), job_id
     except ValueError:
         pass
