@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli import bench, doctor, jobs, roles
+from sfumato.cli import bench, doctor, jobs, roles, storage
 from sfumato.cli.verb import Verbs
 from sfumato.core.errors import SfumatoError
 
@@ -48,6 +48,7 @@ jobs.add_to(app)
 roles.add_to(app)
 bench.add_to(app)
 doctor.add_to(app)
+storage.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None, transport: Any = None) -> int:
