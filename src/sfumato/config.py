@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sfumato.core.errors import SfumatoError
+from sfumato.storage.s3_place import DEFAULT_REGION, S3Place
 
 __all__ = [
     "BadSettings",
@@ -75,6 +76,26 @@ class Settings(BaseSettings):
         "kept in the data folder.",
     )
 
+    result_delivery: Literal["proxy", "redirect"] = Field(
+        "proxy",
+        description="How access links serve pictures: through the gateway, or by a redirect to a short link of the "
+        "object store (needs `s3_public_url`).",
+    )
+    s3_bucket: str = Field(
+        "", description="S3 bucket that holds pictures and outcomes; it must exist. By default the data folder does."
+    )
+    s3_endpoint: str = Field("", description="Address of the S3-compatible store; by default AWS in `s3_region`.")
+    s3_public_url: str = Field(
+        "",
+        description="Address of the store as clients reach it; uploads then go there by themselves. Links are signed "
+        "for this host, so a proxy in between must pass the Host header on. By default the gateway serves.",
+    )
+    s3_region: str = Field(DEFAULT_REGION, description="Region of the bucket.")
+    s3_access_key_id: str = Field(
+        "", description="Key to the bucket; by default what AWS's own variables or the machine's role say."
+    )
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Secret of that key.")
+
     job_wait_s: float = Field(DAY_S, gt=0, description="Longest a job may wait before it fails as expired, in seconds.")
     input_keep_s: float = Field(3 * DAY_S, gt=0, description="How long input pictures are kept, in seconds.")
     log_keep_s: float = Field(7 * DAY_S, gt=0, description="How long the jobs and event logs are kept, in seconds.")
@@ -97,7 +118,7 @@ class Settings(BaseSettings):
         None, description="Folder in which the processes of one host share their metrics; set by `sfumato up`."
     )
 
-    @field_validator("public_url")
+    @field_validator("public_url", "s3_endpoint", "s3_public_url")
     @classmethod
     def _no_trailing_slash(cls, url: str) -> str:
         if url and not url.startswith(("http://", "https://")):
@@ -136,6 +157,30 @@ class Settings(BaseSettings):
     def last_models_file(self) -> Path:
         """Where `sfumato up` keeps the last list that was right, for children that start while it is being edited."""
         return self.data_dir / "models.last-good"
+
+    @property
+    def s3_place(self) -> S3Place | None:
+        """The bucket, when there is one."""
+        if not self.s3_bucket:
+            return None
+        return S3Place(
+            bucket=self.s3_bucket,
+            endpoint=self.s3_endpoint,
+            region=self.s3_region,
+            access_key_id=self.s3_access_key_id,
+            secret_access_key=self.s3_secret_access_key.get_secret_value(),
+            public_url=self.s3_public_url,
+        )
+
+    @model_validator(mode="after")
+    def _s3_whole(self) -> Self:
+        if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key.get_secret_value()):
+            raise ValueError("s3_access_key_id and s3_secret_access_key belong together: set both, or none")
+        if self.result_delivery == "redirect" and not (self.s3_bucket and self.s3_public_url):
+            raise ValueError(
+                "result_delivery=redirect needs s3_bucket and s3_public_url, where clients reach the store"
+            )
+        return self
 
     @model_validator(mode="after")
     def _lasting_in_order(self) -> Self:

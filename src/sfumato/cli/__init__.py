@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli import bench, db, dead, doctor, jobs, models, roles
+from sfumato.cli import bench, db, dead, doctor, jobs, models, roles, storage
 from sfumato.cli.verb import Verbs
 from sfumato.core.errors import SfumatoError
 
@@ -51,6 +51,7 @@ dead.add_to(app)
 db.add_to(app)
 bench.add_to(app)
 doctor.add_to(app)
+storage.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None, transport: Any = None) -> int:

@@ -230,14 +230,16 @@ class SubmitRoutes:
         limits, blobs = self._gateway.limits, self._gateway.blobs
         try:
             stored = await blobs.head(key)
+            if stored.size_bytes > limits.max_bytes:
+                # The store takes what it is sent, so only now is it known how much that was.
+                raise Refusal("body-too-large", f"The upload is over {limits.max_bytes} bytes; shrink the picture.")
             head = await blobs.get(key, limit_bytes=HEAD_BYTES)
             header = check_header(head, "", limits.max_pixels)
             if header is None and stored.size_bytes > len(head):
-                header = check_header(await blobs.get(key), "", limits.max_pixels)
+                whole = await blobs.get(key, limit_bytes=limits.max_bytes)
+                header = check_header(whole, "", limits.max_pixels)
         except NotFound:
             raise NotFound("Nothing was uploaded under this id, or it expired; PUT the picture first.") from None
-        if stored.size_bytes > limits.max_bytes:
-            raise Refusal("body-too-large", f"The upload is over {limits.max_bytes} bytes; shrink the picture.")
         if header is None:
             raise Refusal("unsupported-picture", "The upload ends within its header.")
         return Uploaded(key, stored.etag, stored.size_bytes), header

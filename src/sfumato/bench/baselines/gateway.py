@@ -1,4 +1,4 @@
-"""The gateway as it is usually written: FastAPI's UploadFile, boto3, aiokafka. What `sfumato bench accept` compares with.
+"""The gateway as it is usually written: FastAPI's UploadFile, boto3, aiokafka; the rival of `sfumato bench accept`.
 
 Written plainly and without mistakes: one S3 client with a pool large enough, calls to it on the thread pool as FastAPI
 does it, one producer with acks=all. It checks nothing of the picture, signs no link and counts nothing.
