@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sfumato.core.errors import SfumatoError
@@ -111,6 +111,38 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="CPU threads of one worker's model; 0: the cores shared by all workers.")
     workers: int = Field(1, ge=0, description="Workers started per model by `sfumato up`.")
     live_workers: int = Field(1, ge=1, description="Workers that share this host's cores; set by `sfumato up`.")
+    kafka_servers: str = Field(
+        "", description="Kafka brokers to begin with, as `host:port`, comma separated; they name the others."
+    )
+    kafka_replication: int = Field(
+        1, ge=1, description="Copies that Kafka keeps of each message; 3 in a cluster of three or more brokers."
+    )
+    kafka_work_partitions: int = Field(
+        16, ge=1, description="Lanes of a model's work queue in Kafka: no more workers of one model get work at once."
+    )
+    kafka_group_protocol: Literal["auto", "consumer", "classic"] = Field(
+        "auto",
+        description="How Kafka shares partitions out: `consumer` (KIP-848), `classic`, or `auto`: the first where the "
+        "brokers have it and allow SFUMATO_TAKEOVER_S.",
+    )
+    kafka_security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
+        "plaintext", description="How to connect to Kafka."
+    )
+    kafka_sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "", description="How to log in to Kafka, with the `sasl_` protocols."
+    )
+    kafka_sasl_username: str = Field("", description="Name to log in to Kafka with.")
+    kafka_sasl_password: SecretStr = Field(SecretStr(""), description="Password to log in to Kafka with.")
+    kafka_ssl_ca: Path | None = Field(
+        None, description="File with the certificates that Kafka's are signed by; by default those of the system."
+    )
+    kafka_ssl_certificate: Path | None = Field(None, description="File with our own certificate, if Kafka asks for it.")
+    kafka_ssl_key: Path | None = Field(None, description="File with the key of our own certificate.")
+    kafka_home: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("sfumato_kafka_home", "kafka_home"),
+        description="An unpacked Apache Kafka to start brokers from; KAFKA_HOME is read too.",
+    )
     benchmark_file: Path | None = Field(
         None, description="If set, each generation appends `model name;seconds;memory in MiB` to this file."
     )
