@@ -38,10 +38,8 @@ def form(path: str, picture: bytes, media_type: str) -> bytes:
 
 
 def _post(path: str, media_type: str, body: bytes) -> bytes:
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {media_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    fields = f"Host: 127.0.0.1\r\nContent-Type: {media_type}\r\nContent-Length: {len(body)}\r\n"
+    return f"POST {path} HTTP/1.1\r\n{fields}\r\n".encode() + body
 
 
 async def send(port: int, request: bytes, connections: int, seconds: float, per_s: float | None = None) -> Load:
