@@ -6,17 +6,18 @@ closes and the role leaves by itself. Other programs know no lifeline: where the
 
 import asyncio
 import contextlib
-import ctypes
 import logging
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sfumato.models.registry import Model
 from sfumato.observability import forget_process
+from sfumato.process import die_with_parent
 
 __all__ = ["STOP_WITHIN_S", "Role", "Supervisor", "backoff_s", "of_ours"]
 
@@ -25,8 +26,6 @@ log = logging.getLogger(__name__)
 STOP_WITHIN_S = 9.0
 SETTLED_S = 10.0
 """A child that lived this long has started well; its next restart is quick again."""
-DIE_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG of Linux's prctl."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Role:
     model: Model | None = None
     ours: bool = True
     log: Path | None = None
-    user: str | int | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
 
 
 def of_ours(*arguments: str) -> tuple[str, ...]:
@@ -131,8 +130,7 @@ class Supervisor:
                 stderr=output,
                 pass_fds=(*role.fds, self._lifeline) if role.ours else role.fds,
                 start_new_session=True,
-                user=role.user,
-                preexec_fn=None if role.ours else _die_with_parent(),
+                preexec_fn=None if role.ours else die_with_parent(),
             )
         finally:
             if output is not None:
@@ -146,22 +144,14 @@ class Supervisor:
             child.task.cancel()
         if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+                process.send_signal(child.role.stop_signal)
             try:
                 await asyncio.wait_for(process.wait(), grace_s)
             except TimeoutError:
                 log.warning("%s did not leave within %.1f s and is killed", child.role.name, grace_s)
+                # A server of many processes may have left some behind; each child is a session of its own.
                 with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                    os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         if child.task is not None:
             await asyncio.gather(child.task, return_exceptions=True)
-
-
-def _die_with_parent() -> Callable[[], object] | None:
-    """What makes a program that knows no lifeline end with its parent; None where the system has no such thing."""
-    if not sys.platform.startswith("linux"):
-        return None
-    # Looked up here: between fork and exec nothing may be imported.
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(DIE_WITH_PARENT, int(signal.SIGKILL))
