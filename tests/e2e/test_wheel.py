@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 from tests.service import Service, post_picture
@@ -18,6 +19,7 @@ def _pip(*arguments: str) -> None:
 def test_the_wheel_alone_makes_a_picture(tmp_path: Path) -> None:
     _pip("wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT))
     (wheel,) = tmp_path.glob("sfumato-*.whl")
+    assert "sfumato/cluster/nginx.conf" in zipfile.ZipFile(wheel).namelist()
     installed = tmp_path / "installed"
     _pip("install", "--no-deps", "--target", str(installed), str(wheel))
     empty = tmp_path / "empty"

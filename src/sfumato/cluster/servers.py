@@ -32,7 +32,7 @@ class Servers:
 
 
 def planned(folder: Path, store: Store, brokers: Literal[1, 3]) -> Servers:
-    """Kafka, an object store and PostgreSQL over `folder`, on free ports; folders that are new are made ready (seconds).
+    """Kafka, an object store and PostgreSQL over `folder`, on free ports; new folders are made ready (seconds).
 
     Raises:
         ServerMissing: a server is not on this machine; the message says how to get it.

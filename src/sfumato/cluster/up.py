@@ -124,10 +124,13 @@ async def _wait(recipe: Recipe, log_file: Path) -> None:
     deadline = time.monotonic() + recipe.ready_within_s
     while not await asyncio.to_thread(recipe.is_ready):
         if time.monotonic() > deadline:
-            said = log_file.read_text("utf-8", "replace")[-TAIL_CHARS:] if log_file.exists() else ""
-            raise ServerSilent(f"{recipe.name} is not ready; its log {log_file} ends:\n{said}")
+            raise ServerSilent(f"{recipe.name} is not ready; its log {log_file} ends:\n{_end_of(log_file)}")
         await asyncio.sleep(ASK_EVERY_S)
     log.info("%s is ready", recipe.name)
+
+
+def _end_of(log_file: Path) -> str:
+    return log_file.read_text("utf-8", "replace")[-TAIL_CHARS:] if log_file.exists() else ""
 
 
 def _start_gateway(roles: Supervisor, number: int, sockets: ExitStack) -> str:

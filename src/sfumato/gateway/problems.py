@@ -72,6 +72,7 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("too-many-pixels", 422, "The picture has more pixels than this service takes"),
             Case("unknown-parameter", 422, "A parameter has a name this service does not know"),
             Case("backlog-full", 429, "Too many jobs wait for this model"),
+            Case("too-many-requests", 429, "Too many requests come from this address"),
             Case("headers-too-large", 431, "The address and headers are larger than this service takes"),
             Case("internal-error", 500, "The service made a mistake"),
             Case("broken-model", 503, "The model's files can't be used now"),
