@@ -16,7 +16,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
-from sfumato.core.errors import AlreadyExists, NotFound, SfumatoError, TransientError, UnusableStore
+from sfumato.core.errors import AlreadyExists, NotFound, SfumatoError, TransientError
 from sfumato.core.ports import BlobHead
 from sfumato.storage.blobs import checked
 from sfumato.storage.s3_place import S3Place
@@ -42,20 +42,13 @@ MEDIA_TYPES: Final = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/w
 
 
 class S3Blobs:
-    """`Blobs`, `BlobLinks` and `BlobSweep` of core.ports in one bucket. `answer_s` is how long a call may take.
-
-    Raises:
-        UnusableStore: `place` is no address.
-    """
+    """`Blobs`, `BlobLinks` and `BlobSweep` of core.ports in one bucket. `answer_s` is how long a call may take."""
 
     def __init__(self, place: S3Place, answer_s: float = ANSWER_S) -> None:
         self._place, self._answer_s = place, answer_s
-        try:
-            self._store = _store(place, place.endpoint)
-            # A link is good for the host it was signed for, so links are signed as the public address.
-            self._public = _store(place, place.public_url) if place.public_url else None
-        except (BaseError, ValueError) as error:
-            raise UnusableStore(f"{place.address} can't be used: {_first_line(error)}. Correct the address.") from error
+        self._store = _store(place, place.endpoint)
+        # A link is good for the host it was signed for, so links are signed as the public address.
+        self._public = _store(place, place.public_url) if place.public_url else None
         self._room = asyncio.Semaphore(AT_ONCE)
 
     @classmethod
