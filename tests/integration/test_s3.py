@@ -1,6 +1,7 @@
 """Objects in real S3 servers: what is answered while one is down or strange, and links that work by themselves."""
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 import subprocess
@@ -77,7 +78,7 @@ async def _puts_through_a_death(server: Server, blobs: S3Blobs) -> None:
         await blobs.get("outputs/0/x")
 
     await asyncio.to_thread(server.start)
-    await eventually(lambda: _put_again(blobs))
+    await eventually(lambda: _put_again(blobs), within_s=30)
     for key in acknowledged:
         assert await blobs.get(key) == key.split("/")[1].encode()
 
@@ -256,6 +257,22 @@ async def test_listing_goes_over_pages(place: S3Place) -> None:
     assert [head.key async for head in blobs.old("inputs/109", time.time() + 10)] == [
         f"inputs/{number}/x" for number in range(1_090, 1_100)
     ]
+
+
+@in_loop
+async def test_source_that_changes_while_it_is_copied_is_never_taken(place: S3Place) -> None:
+    blobs = S3Blobs(place, answer_s=15.0)
+
+    async def copy(target: str, etag: str) -> None:
+        with contextlib.suppress(NotFound):
+            await blobs.copy("uploads/u", target, if_etag=etag)
+
+    for number in range(20):
+        checked = await blobs.put("uploads/u", b"checked" * 10_000)
+        await asyncio.gather(copy(f"inputs/{number}/x", checked), blobs.put("uploads/u", b"swapped" * 10_000))
+
+    taken = [await blobs.get(head.key) async for head in blobs.old("inputs/", time.time() + 10)]
+    assert set(taken) <= {b"checked" * 10_000}
 
 
 @in_loop
