@@ -35,7 +35,7 @@ class LinkedBlobs(MemoryBlobs):
 @pytest.fixture
 def linked(tmp_path: Path) -> Iterator[GatewayService]:
     """A gateway whose store gives links, told to redirect."""
-    with gateway_service(tmp_path, LinkedBlobs, **REDIRECT) as service:
+    with gateway_service(tmp_path, blobs=LinkedBlobs, **REDIRECT) as service:
         yield service
 
 
@@ -89,7 +89,7 @@ def test_no_redirect_leads_to_nothing(linked: GatewayService) -> None:
 
 
 def test_proxied_results_are_served_here_though_the_store_has_links(tmp_path: Path) -> None:
-    with gateway_service(tmp_path, LinkedBlobs) as service:
+    with gateway_service(tmp_path, blobs=LinkedBlobs) as service:
         answer = result(service, ended(service))
         assert (answer.status_code, answer.content) == (200, b"the picture")
 
@@ -111,7 +111,7 @@ def test_upload_that_the_store_took_too_large_is_refused_unread(tmp_path: Path) 
         async def get(self, key: str, *, limit_bytes: int | None = None) -> bytes:
             raise AssertionError("it was read before its size was known to be good")
 
-    with gateway_service(tmp_path, Unread) as service:
+    with gateway_service(tmp_path, blobs=Unread) as service:
         upload = service.client.post("/api/uploads").json()
         service.world.blobs[f"uploads/{upload['id']}"] = (bytes(300_000), 0.0)
 
@@ -133,7 +133,7 @@ def place(request: pytest.FixtureRequest) -> S3Place:
 def real(place: S3Place, tmp_path: Path) -> Iterator[GatewayService]:
     """A gateway over a real bucket, told to redirect."""
     told: dict[str, Any] = {"result_delivery": "redirect", "s3_bucket": place.bucket, "s3_public_url": place.public_url}
-    with gateway_service(tmp_path, lambda _: S3Blobs(place), **told) as service:
+    with gateway_service(tmp_path, blobs=lambda _: S3Blobs(place), **told) as service:
         yield service
 
 

@@ -1,9 +1,9 @@
 """`sfumato bench accept`: what accepting a picture costs a gateway, beside one as it is usually written.
 
-Both get the same 50 KB picture as multipart and answer once it is stored and its message is acknowledged by a real Kafka
-(acks=all), first over an object store that answers at once, so that what is measured is the gateway, then over a real
-one. Ours runs as shipped: everything validated, hashed, signed and counted. CPU time is the gateway process's own, of
-all its threads, as the system counts it.
+Both get the same 50 KB picture as multipart and answer once it is stored and its message is acknowledged by a real
+Kafka (acks=all), first over an object store that answers at once, so that what is measured is the gateway, then over a
+real one. Ours runs as shipped: everything validated, hashed, signed and counted. CPU time is the gateway process's own,
+of all its threads, as the system counts it.
 """
 
 import asyncio
@@ -316,7 +316,7 @@ def _caption(rows: Sequence[Row], slow: Slow) -> str:
         cpu = {row.gateway: row.cpu_ms for row in rows if row.store == store and row.what.startswith("50 KB")}
         lines.append(f"{store}: the usual gateway takes {cpu['usual'] / cpu['sfumato']:.1f} times the CPU.")
     lines.append(
-        f"{slow.uploads} slow uploads at once: {slow.accepted} accepted, {slow.refused} told to come back (503); largest "
-        f"resident set {slow.before_mib:.0f} MiB before, {slow.peak_mib:.0f} MiB after."
+        f"{slow.uploads} slow uploads at once: {slow.accepted} accepted, {slow.refused} told to come back (503); "
+        f"largest resident set {slow.before_mib:.0f} MiB before, {slow.peak_mib:.0f} MiB after."
     )
     return "\n".join(lines)
