@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help setup demo up test gpu quick check format bench clean
+.PHONY: help setup demo up cluster test gpu quick check format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -20,6 +20,9 @@ demo: .venv/base ## start everything, send images/ through, lay out before and a
 
 up: .venv/base ## run the service on http://127.0.0.1:8000
 	@$(BIN)/sfumato up
+
+cluster: .venv/cluster ## the same as a cluster: Kafka, SeaweedFS, PostgreSQL and nginx, without Docker and root
+	@$(BIN)/sfumato cluster up
 
 test: check ## the checks and the whole suite
 	$(BIN)/python -m pytest
@@ -52,6 +55,11 @@ clean: ## remove the virtual environment and what was made
 .venv/base: pyproject.toml constraints.txt | .venv/bin/python
 	@echo 'Installing Sfumato into .venv …'
 	@$(PIP) --editable .
+	@touch $@
+
+.venv/cluster: .venv/base
+	@echo 'Installing what a cluster needs …'
+	@$(PIP) --editable '.[cluster]'
 	@touch $@
 
 .venv/test: .venv/base

@@ -2,12 +2,13 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.postgres import PostgresServer, postgres_server
+from tests.s3_servers import S3Servers
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +31,10 @@ def _passable_folder() -> Iterator[Path]:
     # the one above all tmp_paths again, also under the servers of another pytest that runs at the same time.
     with tempfile.TemporaryDirectory(prefix="sfumato-test-") as folder:
         yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def s3_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Servers]:
+    """Object stores, none of which runs before it is asked for."""
+    with ExitStack() as stack:
+        yield S3Servers(tmp_path_factory.mktemp("s3"), stack)

@@ -1,5 +1,6 @@
 """Tiny models of the real architectures with random weights, written as the folders that diffusers writes."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +11,7 @@ import transformers
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 from transformers.models.t5.tokenization_t5 import T5Tokenizer
 
-__all__ = ["KINDS", "make_model"]
+__all__ = ["KINDS", "make_model", "make_whole"]
 
 STABLE_DIFFUSION: Final = {
     "beta_schedule": "scaled_linear",
@@ -31,6 +32,14 @@ def make_model(kind: str, folder: Path) -> Path:
     torch.manual_seed(20)
     (KINDS | ODD)[kind]().save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def make_whole(folder: Path, pipeline: str = "StableDiffusionPAGPipeline", **changes: object) -> Path:
+    """A model whose index names a pipeline class that has no adapter here."""
+    made = make_model("sd", folder)
+    index = json.loads((made / "model_index.json").read_text())
+    (made / "model_index.json").write_text(json.dumps(index | {"_class_name": pipeline} | changes))
+    return made
 
 
 def _sd(prediction_type: str = "epsilon", text_width: int = WIDTH, **unet: Any) -> Any:

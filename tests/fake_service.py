@@ -10,7 +10,7 @@ import httpx
 __all__ = ["FakeService", "job_json", "problem"]
 
 BASE = "http://service"
-_JOB = re.compile(r"/api/jobs/([0-9a-f-]{36})(/result|/cancel)?$")
+_JOB = re.compile(r"/api/jobs/([0-9a-f-]{36})(/result|/cancel|/retry)?$")
 
 
 def job_json(job_id: str, base: str = BASE, **changes: Any) -> dict[str, Any]:
@@ -94,6 +94,8 @@ class FakeService:
             return self._cancel(job)
         if part == "/result":
             return self._result(job)
+        if part == "/retry":
+            return self._retry(request, job)
         seen = json.loads(json.dumps(job))
         self._move(job)
         return httpx.Response(200, json=seen)
@@ -103,6 +105,14 @@ class FakeService:
             return problem(409, "already-ended", detail=f"The job ended {job['status']}.")
         job["status"] = "canceled"
         return httpx.Response(200, json=job)
+
+    def _retry(self, request: httpx.Request, job: dict[str, Any]) -> httpx.Response:
+        if job["status"] in ("queued", "running"):
+            return problem(409, "job-not-ended", detail="Only a job that has ended can be run again.")
+        key = request.headers["Idempotency-Key"]
+        again = self._keys.setdefault(key, f"0190b0f0-0000-7000-8000-{len(self._keys):012d}")
+        self.jobs.setdefault(again, job_json(again, self.base, model_name=job["model_name"], prompt=job["prompt"]))
+        return httpx.Response(202, json=self.jobs[again])
 
     def _result(self, job: dict[str, Any]) -> httpx.Response:
         while job["status"] in ("queued", "running"):  # the answer is held back until there is an end

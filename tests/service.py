@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from tests.support import poll
 
-__all__ = ["Service", "children", "post_picture"]
+__all__ = ["Service", "alive", "children", "post_picture"]
 
 SIMULATED = """
 [models.quick]
@@ -111,6 +111,15 @@ def children(pid: int) -> dict[str, int]:
         if "sfumato" in words:
             found[words[words.index("sfumato") + 1]] = int(child)
     return found
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there and not just waiting to be buried."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 def post_picture(

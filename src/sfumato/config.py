@@ -10,12 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sfumato.core.errors import SfumatoError
+from sfumato.storage.s3_place import DEFAULT_REGION, S3Place
 
-__all__ = ["BadSettings", "Settings", "child_environment", "inherited_environment", "load_settings"]
+__all__ = [
+    "BadSettings",
+    "Settings",
+    "child_environment",
+    "inherited_environment",
+    "load_settings",
+    "load_settings_before_list",
+]
 
 DAY_S = 86_400.0
 MIB = 1024 * 1024
@@ -45,6 +53,9 @@ class Settings(BaseSettings):
     models: Path | None = Field(
         None, description="models.toml or a plain model_names.txt; by default models.toml in the data folder, if there."
     )
+    models_cache: Path | None = Field(
+        None, description="Folder for what `sfumato models add` fetches; by default huggingface_hub's own cache."
+    )
     database_url: SecretStr = Field(
         SecretStr(""),
         description="PostgreSQL database of the job rows, as `postgresql://user:password@host:5432/sfumato`. By "
@@ -65,6 +76,26 @@ class Settings(BaseSettings):
         "kept in the data folder.",
     )
 
+    result_delivery: Literal["proxy", "redirect"] = Field(
+        "proxy",
+        description="How access links serve pictures: through the gateway, or by a redirect to a short link of the "
+        "object store (needs `s3_public_url`).",
+    )
+    s3_bucket: str = Field(
+        "", description="S3 bucket that holds pictures and outcomes; it must exist. By default the data folder does."
+    )
+    s3_endpoint: str = Field("", description="Address of the S3-compatible store; by default AWS in `s3_region`.")
+    s3_public_url: str = Field(
+        "",
+        description="Address of the store as clients reach it; uploads then go there by themselves. Links are signed "
+        "for this host, so a proxy in between must pass the Host header on. By default the gateway serves.",
+    )
+    s3_region: str = Field(DEFAULT_REGION, description="Region of the bucket.")
+    s3_access_key_id: str = Field(
+        "", description="Key to the bucket; by default what AWS's own variables or the machine's role say."
+    )
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), description="Secret of that key.")
+
     job_wait_s: float = Field(DAY_S, gt=0, description="Longest a job may wait before it fails as expired, in seconds.")
     input_keep_s: float = Field(3 * DAY_S, gt=0, description="How long input pictures are kept, in seconds.")
     log_keep_s: float = Field(7 * DAY_S, gt=0, description="How long the jobs and event logs are kept, in seconds.")
@@ -80,6 +111,38 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="CPU threads of one worker's model; 0: the cores shared by all workers.")
     workers: int = Field(1, ge=0, description="Workers started per model by `sfumato up`.")
     live_workers: int = Field(1, ge=1, description="Workers that share this host's cores; set by `sfumato up`.")
+    kafka_servers: str = Field(
+        "", description="Kafka brokers to begin with, as `host:port`, comma separated; they name the others."
+    )
+    kafka_replication: int = Field(
+        1, ge=1, description="Copies that Kafka keeps of each message; 3 in a cluster of three or more brokers."
+    )
+    kafka_work_partitions: int = Field(
+        16, ge=1, description="Lanes of a model's work queue in Kafka: no more workers of one model get work at once."
+    )
+    kafka_group_protocol: Literal["auto", "consumer", "classic"] = Field(
+        "auto",
+        description="How Kafka shares partitions out: `consumer` (KIP-848), `classic`, or `auto`: the first where the "
+        "brokers have it and allow SFUMATO_TAKEOVER_S.",
+    )
+    kafka_security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
+        "plaintext", description="How to connect to Kafka."
+    )
+    kafka_sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "", description="How to log in to Kafka, with the `sasl_` protocols."
+    )
+    kafka_sasl_username: str = Field("", description="Name to log in to Kafka with.")
+    kafka_sasl_password: SecretStr = Field(SecretStr(""), description="Password to log in to Kafka with.")
+    kafka_ssl_ca: Path | None = Field(
+        None, description="File with the certificates that Kafka's are signed by; by default those of the system."
+    )
+    kafka_ssl_certificate: Path | None = Field(None, description="File with our own certificate, if Kafka asks for it.")
+    kafka_ssl_key: Path | None = Field(None, description="File with the key of our own certificate.")
+    kafka_home: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("sfumato_kafka_home", "kafka_home"),
+        description="An unpacked Apache Kafka to start brokers from; KAFKA_HOME is read too.",
+    )
     benchmark_file: Path | None = Field(
         None, description="If set, each generation appends `model name;seconds;memory in MiB` to this file."
     )
@@ -87,14 +150,7 @@ class Settings(BaseSettings):
         None, description="Folder in which the processes of one host share their metrics; set by `sfumato up`."
     )
 
-    @field_validator("models")
-    @classmethod
-    def _there(cls, models: Path | None) -> Path | None:
-        if models is not None and not models.is_file():
-            raise ValueError(f"there is no file {models}; make it, or leave the setting out")
-        return models
-
-    @field_validator("public_url")
+    @field_validator("public_url", "s3_endpoint", "s3_public_url")
     @classmethod
     def _no_trailing_slash(cls, url: str) -> str:
         if url and not url.startswith(("http://", "https://")):
@@ -134,6 +190,30 @@ class Settings(BaseSettings):
         """Where `sfumato up` keeps the last list that was right, for children that start while it is being edited."""
         return self.data_dir / "models.last-good"
 
+    @property
+    def s3_place(self) -> S3Place | None:
+        """The bucket, when there is one."""
+        if not self.s3_bucket:
+            return None
+        return S3Place(
+            bucket=self.s3_bucket,
+            endpoint=self.s3_endpoint,
+            region=self.s3_region,
+            access_key_id=self.s3_access_key_id,
+            secret_access_key=self.s3_secret_access_key.get_secret_value(),
+            public_url=self.s3_public_url,
+        )
+
+    @model_validator(mode="after")
+    def _s3_whole(self) -> Self:
+        if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key.get_secret_value()):
+            raise ValueError("s3_access_key_id and s3_secret_access_key belong together: set both, or none")
+        if self.result_delivery == "redirect" and not (self.s3_bucket and self.s3_public_url):
+            raise ValueError(
+                "result_delivery=redirect needs s3_bucket and s3_public_url, where clients reach the store"
+            )
+        return self
+
     @model_validator(mode="after")
     def _lasting_in_order(self) -> Self:
         order = ("job_wait_s", "input_keep_s", "log_keep_s", "result_keep_s")
@@ -150,6 +230,18 @@ def load_settings(**given: object) -> Settings:
 
     Raises:
         BadSettings: a value is wrong; the message names every wrong variable and what it must be.
+    """
+    settings = load_settings_before_list(**given)
+    if settings.models is not None and not settings.models.is_file():
+        raise BadSettings(f"SFUMATO_MODELS: there is no file {settings.models}; make it, or leave the setting out.")
+    return settings
+
+
+def load_settings_before_list(**given: object) -> Settings:
+    """As `load_settings`, but a list of models that is named need not be there yet.
+
+    Raises:
+        BadSettings: as in `load_settings`.
     """
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]

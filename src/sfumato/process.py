@@ -1,11 +1,16 @@
 """What every process of ours does alike: the event loop it runs on, and how it is told to stop."""
 
 import asyncio
+import ctypes
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["run", "stop_on_signals"]
+__all__ = ["die_with_parent", "run", "stop_on_signals"]
+
+DIE_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of Linux's prctl."""
 
 T = TypeVar("T")
 
@@ -22,6 +27,16 @@ def stop_on_signals() -> asyncio.Event:
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     return stop
+
+
+def die_with_parent() -> Callable[[], object] | None:
+    """What makes a program that knows no lifeline end with its parent, called in it before it begins; None where the
+    system has no such thing. A change of user undoes it."""
+    if not sys.platform.startswith("linux"):
+        return None
+    # Looked up here: between fork and exec nothing may be imported.
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(DIE_WITH_PARENT, int(signal.SIGKILL))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,18 +1,24 @@
 """From settings to ports: the one place that chooses which broker and which stores a role talks to."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
-from sfumato.broker.sqlite import SqliteBroker
 from sfumato.config import Settings
-from sfumato.core.ports import Broker
-from sfumato.storage.blobs import FolderBlobs
+from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRecorder, JobRows, Outcomes
 from sfumato.storage.database import Database
 from sfumato.storage.jobs import SqlJobs
-from sfumato.storage.outcomes import SqliteOutcomes
 
-__all__ = ["Ports", "open_ports"]
+__all__ = ["JobStore", "ObjectStore", "Ports", "open_ports"]
+
+
+class ObjectStore(Blobs, BlobLinks, BlobSweep, Protocol):
+    """The objects, for whoever stores, links and sweeps."""
+
+
+class JobStore(JobRows, JobRecorder, Protocol):
+    """The rows, for whoever reads and writes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,23 +26,66 @@ class Ports:
     """Everything a role may talk to; each role takes what its signature names."""
 
     broker: Broker
-    blobs: FolderBlobs
-    outcomes: SqliteOutcomes
-    rows: SqlJobs
+    blobs: ObjectStore
+    outcomes: Outcomes
+    rows: JobStore
 
 
 @asynccontextmanager
 async def open_ports(settings: Settings) -> AsyncIterator[Ports]:
-    """Open the embedded stores in `settings.data_dir`, close them at the end.
+    """Open what the settings name, close it at the end: Kafka, a bucket, PostgreSQL; or files in `settings.data_dir`.
 
     Raises:
-        SfumatoError: the folder can't be used; the message says why.
+        SfumatoError: a folder or a server can't be used; the message says why.
     """
-    folder = settings.data_dir
-    blobs = FolderBlobs(folder / "blobs")
-    async with Database.open(folder / "rows.sqlite") as rows, SqliteOutcomes(folder / "outcomes.sqlite") as outcomes:
-        broker = SqliteBroker(folder, takeover_s=settings.takeover_s)
-        try:
-            yield Ports(broker, blobs, outcomes, SqlJobs(rows))
-        finally:
-            await broker.close()
+    async with AsyncExitStack() as stack:
+        blobs, outcomes = await _objects(settings, stack)
+        rows = SqlJobs(await stack.enter_async_context(_database(settings)))
+        broker = _broker(settings)
+        stack.push_async_callback(broker.close)
+        yield Ports(broker, blobs, outcomes, rows)
+
+
+async def _objects(settings: Settings, stack: AsyncExitStack) -> tuple[ObjectStore, Outcomes]:
+    place = settings.s3_place
+    # Imported late: what is not used need not be installed, nor be waited for at each start.
+    if place is not None:
+        from sfumato.storage.s3 import S3Blobs
+        from sfumato.storage.s3_outcomes import S3Outcomes
+
+        blobs = await stack.enter_async_context(S3Blobs.open(place))
+        return blobs, S3Outcomes(blobs)
+    from sfumato.storage.blobs import FolderBlobs
+    from sfumato.storage.outcomes import SqliteOutcomes
+
+    outcomes = await stack.enter_async_context(SqliteOutcomes(settings.data_dir / "outcomes.sqlite"))
+    return FolderBlobs(settings.data_dir / "blobs"), outcomes
+
+
+def _database(settings: Settings) -> AbstractAsyncContextManager[Database]:
+    url = settings.database_url.get_secret_value()
+    return Database.connect(url) if url else Database.open(settings.data_dir / "rows.sqlite")
+
+
+def _broker(settings: Settings) -> Broker:
+    if not settings.kafka_servers:
+        from sfumato.broker.sqlite import SqliteBroker
+
+        return SqliteBroker(settings.data_dir, takeover_s=settings.takeover_s)
+    from sfumato.broker.kafka import KafkaBroker
+
+    return KafkaBroker(
+        settings.kafka_servers,
+        takeover_s=settings.takeover_s,
+        replication=settings.kafka_replication,
+        work_partitions=settings.kafka_work_partitions,
+        group_protocol=settings.kafka_group_protocol,
+        log_keep_s=settings.log_keep_s,
+        security_protocol=settings.kafka_security_protocol,
+        sasl_mechanism=settings.kafka_sasl_mechanism,
+        sasl_username=settings.kafka_sasl_username,
+        sasl_password=settings.kafka_sasl_password.get_secret_value(),
+        ssl_ca=settings.kafka_ssl_ca,
+        ssl_certificate=settings.kafka_ssl_certificate,
+        ssl_key=settings.kafka_ssl_key,
+    )

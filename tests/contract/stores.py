@@ -21,6 +21,10 @@ from sfumato.storage.blobs import FolderBlobs
 from sfumato.storage.database import Database
 from sfumato.storage.jobs import SqlJobs
 from sfumato.storage.outcomes import SqliteOutcomes
+from sfumato.storage.s3 import S3Blobs
+from sfumato.storage.s3_http import ask
+from sfumato.storage.s3_outcomes import S3Outcomes
+from sfumato.storage.s3_place import S3Place
 from tests.postgres import say
 from tests.simulation.memory import MemoryBlobs, MemoryOutcomes, MemoryRows, World
 from tests.support import NOW, job_id
@@ -30,8 +34,10 @@ __all__ = [
     "JobStore",
     "MemoryStores",
     "ObjectStore",
+    "ObjectStores",
     "PostgresStores",
     "RowStores",
+    "S3Stores",
     "SqlRowStores",
     "Stores",
     "create_in_process",
@@ -66,8 +72,13 @@ class SqlRowStores(RowStores, Protocol):
         ...
 
 
-class Stores(RowStores, Protocol):
-    """One implementation of all stores, with nothing in it yet."""
+class ObjectStores(Protocol):
+    """One implementation of objects and outcomes, with nothing in it yet."""
+
+    @property
+    def tick_s(self) -> float:
+        """How coarse the times are that it keeps."""
+        ...
 
     def blobs(self) -> ObjectStore: ...
 
@@ -82,11 +93,17 @@ class Stores(RowStores, Protocol):
         ...
 
 
+class Stores(ObjectStores, RowStores, Protocol):
+    """One implementation of all stores."""
+
+
 @dataclass(frozen=True)
 class DiskStores:
     """A folder of objects and two SQLite files. A plain value: it travels to child processes."""
 
     folder: Path
+    tick_s: float = 0.1
+    """File systems stamp with the kernel's coarse clock, a tick behind."""
 
     @property
     def objects(self) -> Path:
@@ -151,6 +168,7 @@ class MemoryStores:
     """The simulation's stores: what it proves is worth as much as they are like the real ones."""
 
     world: World = field(default_factory=lambda: World(clock=time.time))
+    tick_s: float = 0.0
 
     def blobs(self) -> MemoryBlobs:
         return MemoryBlobs(self.world)
@@ -173,12 +191,38 @@ class MemoryStores:
         return self.world.rows.get(job_id)
 
 
+@dataclass(frozen=True)
+class S3Stores:
+    """A bucket of a real server, read around the port by Python's own HTTP client. It travels to child processes."""
+
+    place: S3Place
+    tick_s: float = 1.0
+    """HTTP dates have whole seconds."""
+
+    def blobs(self) -> S3Blobs:
+        # SeaweedFS lets a dozen who race for one key wait for several seconds.
+        return S3Blobs(self.place, answer_s=15.0)
+
+    @asynccontextmanager
+    async def outcomes(self) -> AsyncIterator[S3Outcomes]:
+        yield S3Outcomes(self.blobs())
+
+    def stored_object(self, key: str) -> bytes | None:
+        answer = ask(self.place, "GET", key)
+        assert answer.status in (200, 404), answer
+        return answer.body if answer.status == 200 else None
+
+    def stored_outcome(self, job_id: str) -> Outcome | None:
+        found = self.stored_object(f"outcomes/{job_id}")
+        return None if found is None else Outcome.model_validate_json(found)
+
+
 def racing_processes(count: int) -> ProcessPoolExecutor:
     """`count` fresh processes."""
     return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
 
 
-def create_in_process(stores: DiskStores, keys: int) -> int:
+def create_in_process(stores: ObjectStores, keys: int) -> int:
     """Create objects 0 to `keys` beside other processes that do the same; how many creates won."""
 
     async def run() -> int:
@@ -194,7 +238,7 @@ def create_in_process(stores: DiskStores, keys: int) -> int:
     return asyncio.run(run())
 
 
-def decide_in_process(stores: DiskStores, jobs: int) -> list[str]:
+def decide_in_process(stores: ObjectStores, jobs: int) -> list[str]:
     """Decide jobs 0 to `jobs` beside other processes that do the same; who won each, as this process was answered."""
 
     async def run() -> list[str]:

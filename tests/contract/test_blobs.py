@@ -15,14 +15,34 @@ import pytest
 from sfumato.core.errors import AlreadyExists, InvalidRequest, NotFound, TransientError, UnusableStore
 from sfumato.storage.blobs import LEFTOVER_AGE_S, FolderBlobs
 from tests.contract.stations import in_loop
-from tests.contract.stores import DiskStores, MemoryStores, Stores, create_in_process, racing_processes
+from tests.contract.stores import (
+    DiskStores,
+    MemoryStores,
+    ObjectStores,
+    S3Stores,
+    create_in_process,
+    racing_processes,
+)
+from tests.s3_servers import S3_SERVERS, s3_bucket
 
 KEY = "outputs/job/nonce.png"
 
 
-@pytest.fixture(params=["folder", "memory"])
-def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Stores:
-    return DiskStores(tmp_path) if request.param == "folder" else MemoryStores()
+@pytest.fixture(params=["folder", "memory", *S3_SERVERS])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStores:
+    return opened(request, tmp_path)
+
+
+@pytest.fixture(params=["folder", *S3_SERVERS])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStores:
+    """What processes can share."""
+    return opened(request, tmp_path)
+
+
+def opened(request: pytest.FixtureRequest, folder: Path) -> ObjectStores:
+    if request.param == "memory":
+        return MemoryStores()
+    return DiskStores(folder) if request.param == "folder" else S3Stores(s3_bucket(request))
 
 
 @pytest.fixture
@@ -34,7 +54,7 @@ def disk(tmp_path: Path) -> DiskStores:
 
 
 @in_loop
-async def test_object_is_stored_whole(stores: Stores) -> None:
+async def test_object_is_stored_whole(stores: ObjectStores) -> None:
     await stores.blobs().put(KEY, b"picture")
 
     assert stores.stored_object(KEY) == b"picture"
@@ -42,14 +62,14 @@ async def test_object_is_stored_whole(stores: Stores) -> None:
 
 
 @in_loop
-async def test_empty_object_is_an_object(stores: Stores) -> None:
+async def test_empty_object_is_an_object(stores: ObjectStores) -> None:
     await stores.blobs().put(KEY, b"")
 
     assert (await stores.blobs().head(KEY)).size_bytes == 0
 
 
 @in_loop
-async def test_first_bytes_can_be_read_alone(stores: Stores) -> None:
+async def test_first_bytes_can_be_read_alone(stores: ObjectStores) -> None:
     await stores.blobs().put(KEY, b"header and pixels")
 
     assert await stores.blobs().get(KEY, limit_bytes=6) == b"header"
@@ -57,7 +77,7 @@ async def test_first_bytes_can_be_read_alone(stores: Stores) -> None:
 
 
 @in_loop
-async def test_put_replaces(stores: Stores) -> None:
+async def test_put_replaces(stores: ObjectStores) -> None:
     blobs = stores.blobs()
     before = await blobs.put(KEY, b"old")
 
@@ -68,7 +88,7 @@ async def test_put_replaces(stores: Stores) -> None:
 
 
 @in_loop
-async def test_create_only_put_leaves_what_is_there(stores: Stores) -> None:
+async def test_create_only_put_leaves_what_is_there(stores: ObjectStores) -> None:
     await stores.blobs().put(KEY, b"first", create_only=True)
 
     with pytest.raises(AlreadyExists):
@@ -78,7 +98,7 @@ async def test_create_only_put_leaves_what_is_there(stores: Stores) -> None:
 
 
 @in_loop
-async def test_one_of_many_racing_creates_wins(stores: Stores) -> None:
+async def test_one_of_many_racing_creates_wins(stores: ObjectStores) -> None:
     ends = [stores.blobs() for _ in range(8)]
 
     answers = await asyncio.gather(
@@ -92,19 +112,18 @@ async def test_one_of_many_racing_creates_wins(stores: Stores) -> None:
 
 
 @in_loop
-async def test_head_tells_size_etag_and_time(stores: Stores) -> None:
+async def test_head_tells_size_etag_and_time(stores: ObjectStores) -> None:
     before = time.time()
     etag = await stores.blobs().put(KEY, b"12345")
 
     head = await stores.blobs().head(KEY)
 
     assert (head.key, head.size_bytes, head.etag) == (KEY, 5, etag)
-    # File systems stamp with the kernel's coarse clock, a tick behind.
-    assert before - 0.1 <= head.modified_at <= time.time() + 0.1
+    assert before - stores.tick_s <= head.modified_at <= time.time() + stores.tick_s
 
 
 @in_loop
-async def test_absent_object_is_not_found(stores: Stores) -> None:
+async def test_absent_object_is_not_found(stores: ObjectStores) -> None:
     blobs = stores.blobs()
     await blobs.put(KEY, b"x")
 
@@ -118,7 +137,7 @@ async def test_absent_object_is_not_found(stores: Stores) -> None:
 
 
 @in_loop
-async def test_copy_makes_a_second_object(stores: Stores) -> None:
+async def test_copy_makes_a_second_object(stores: ObjectStores) -> None:
     blobs = stores.blobs()
     etag = await blobs.put("uploads/u", b"picture")
 
@@ -129,7 +148,7 @@ async def test_copy_makes_a_second_object(stores: Stores) -> None:
 
 
 @in_loop
-async def test_copy_of_an_object_that_changed_since_is_refused(stores: Stores) -> None:
+async def test_copy_of_an_object_that_changed_since_is_refused(stores: ObjectStores) -> None:
     blobs = stores.blobs()
     checked = await blobs.put("uploads/u", b"checked")
     await blobs.put("uploads/u", b"swapped")
@@ -141,7 +160,7 @@ async def test_copy_of_an_object_that_changed_since_is_refused(stores: Stores) -
 
 
 @in_loop
-async def test_deleted_object_is_gone_and_deleting_it_again_is_harmless(stores: Stores) -> None:
+async def test_deleted_object_is_gone_and_deleting_it_again_is_harmless(stores: ObjectStores) -> None:
     await stores.blobs().put(KEY, b"x")
 
     await stores.blobs().delete(KEY)
@@ -151,7 +170,7 @@ async def test_deleted_object_is_gone_and_deleting_it_again_is_harmless(stores: 
 
 
 @in_loop
-async def test_old_lists_what_is_under_the_prefix_and_was_written_before(stores: Stores) -> None:
+async def test_old_lists_what_is_under_the_prefix_and_was_written_before(stores: ObjectStores) -> None:
     blobs = stores.blobs()
     for key in ("inputs/a/1", "inputs/b/2", "outputs/a/3"):
         await blobs.put(key, b"x")
@@ -159,6 +178,13 @@ async def test_old_lists_what_is_under_the_prefix_and_was_written_before(stores:
     assert {head.key async for head in blobs.old("inputs/", time.time() + 10)} == {"inputs/a/1", "inputs/b/2"}
     assert [head async for head in blobs.old("inputs/", time.time() - 10)] == []
     assert [head async for head in blobs.old("requests/", time.time() + 10)] == []
+
+
+def test_one_of_several_racing_processes_creates_each_object(shared: ObjectStores) -> None:
+    with racing_processes(3) as processes:
+        won = list(processes.map(create_in_process, [shared] * 3, [60] * 3))
+
+    assert sum(won) == 60
 
 
 # What a folder promises beyond
@@ -172,13 +198,6 @@ async def test_young_objects_are_not_old(disk: DiskStores) -> None:
     os.utime(disk.objects / "inputs/old/x", (1_000, 1_000))
 
     assert [head.key async for head in blobs.old("inputs/", 2_000)] == ["inputs/old/x"]
-
-
-def test_one_of_several_racing_processes_creates_each_object(disk: DiskStores) -> None:
-    with racing_processes(3) as processes:
-        won = list(processes.map(create_in_process, [disk] * 3, [60] * 3))
-
-    assert sum(won) == 60
 
 
 @in_loop

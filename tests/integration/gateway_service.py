@@ -124,10 +124,10 @@ def problem(response: Any, status: int, slug: str) -> dict[str, Any]:
 
 
 @contextmanager
-def gateway_service(folder: Path, **settings: Any) -> Iterator[GatewayService]:
-    """A gateway whose data folder is `folder`; `settings` go on top of small ones."""
+def gateway_service(folder: Path, listed: str = MODELS, **settings: Any) -> Iterator[GatewayService]:
+    """A gateway whose data folder is `folder`, with `listed` as its models.toml; `settings` go on top of small ones."""
     models = folder / "models.toml"
-    models.write_text(MODELS)
+    models.write_text(listed)
     faults = _Faults()
     world = World(clock=time.time, io=faults)
     stores = MemoryBroker(world), MemoryBlobs(world), MemoryOutcomes(world), MemoryRows(world)

@@ -1,6 +1,5 @@
 """Starting any server: ready when it says so, told when it does not, gone when it was stopped."""
 
-import os
 import sys
 import urllib.request
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sfumato.cluster.server import Recipe, Server, ServerSilent, free_ports, running
+from tests.service import alive
 from tests.support import poll
 
 
@@ -20,14 +20,6 @@ def web(port: int, folder: Path) -> Recipe:
 def answers(port: int) -> bool:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1) as answer:
         return bool(answer.status == 200)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_server_is_ready_when_it_was_started_and_gone_at_the_end(tmp_path: Path) -> None:
@@ -75,7 +67,7 @@ def test_what_a_server_started_dies_with_it(tmp_path: Path) -> None:
 
     server.kill()
 
-    poll(lambda: not alive(child) or "Z" in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0])
+    poll(lambda: not alive(child))
 
 
 def test_free_ports_are_different() -> None:

@@ -1,6 +1,5 @@
 """Pipelines without an adapter, run request by request, against diffusers itself."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,23 +13,14 @@ from sfumato.engine.backends.diffusers.backend import FAMILIES
 from sfumato.engine.events import Event, Finished, Progress
 from sfumato.engine.opening import AnyEngine, open_engine
 from sfumato.models.folder import STEPPED, default_rules
-from tests.diffusers_models import make_model
+from tests.diffusers_models import make_whole
 from tests.integration.test_diffusers_backend import scene, theirs
 from tests.support import make_params
 
 # diffusers 0.42 hands torch tensors to numpy 2 in a way that numpy warns about.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-PAG = "StableDiffusionPAGPipeline"
 CPU = Options(threads=1, device="cpu")
-
-
-def make_whole(folder: Path, pipeline: str = PAG, **changes: object) -> Path:
-    """A tiny model whose index names a pipeline class that has no adapter."""
-    made = make_model("sd", folder)
-    index = json.loads((made / "model_index.json").read_text())
-    (made / "model_index.json").write_text(json.dumps(index | {"_class_name": pipeline} | changes))
-    return made
 
 
 def opened(folder: Path, options: Options = CPU) -> AnyEngine:

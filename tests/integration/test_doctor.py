@@ -76,6 +76,17 @@ def test_a_broken_list_of_models_is_told(tmp_path: Path, port: int, capsys: pyte
     assert "✗ models: " in capsys.readouterr().out
 
 
+def test_a_model_whose_folder_is_gone_is_told_beside_the_others(
+    tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "models.toml").write_text("[models.restyle]\n[models.lost]\npath = 'nowhere'\n")
+    assert examine(tmp_path, port) == 1
+    told = capsys.readouterr()
+    assert "✓ models restyle\n" in told.out
+    assert "✗ model lost: path" in told.out
+    assert told.err == ""
+
+
 def test_a_full_disk_is_told(
     tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from sfumato.core.job import State
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
 from tests.sample_pictures import animated, giant_png, picture
+from tests.support import job_id
 
 
 @pytest.fixture
@@ -344,3 +345,57 @@ def test_canceled_is_a_state_that_idempotent_retries_see(service: GatewayService
     first = service.accepted(headers={"Idempotency-Key": "k"})
     service.end(first["id"], State.CANCELED)
     assert service.accepted(headers={"Idempotency-Key": "k"})["status"] == "canceled"
+
+
+def test_an_ended_job_can_be_run_again_as_a_new_one(service: GatewayService) -> None:
+    first = service.accepted(prompt="neon", priority="low", seed="7", metadata='{"order": 4}')
+    service.record()
+    service.end(first["id"], State.FAILED)
+    service.app.state.gateway.live.forget(first["id"])
+
+    response = service.client.post(f"/api/jobs/{first['id']}/retry")
+
+    assert response.status_code == 202
+    old, new = service.published()
+    assert new.id == response.json()["id"] != old.id
+    assert new.retry_of == old.id
+    assert (new.params, new.priority, new.metadata, new.owner) == (old.params, old.priority, old.metadata, old.owner)
+    assert service.world.blobs[new.input.key][0] == service.world.blobs[old.input.key][0]
+    assert service.client.get(response.json()["status_url"]).json()["retry_of"] == old.id
+
+
+def test_a_job_is_run_again_once_however_often_it_is_asked_with_one_key(service: GatewayService) -> None:
+    first = service.accepted()
+    service.record()
+    service.end(first["id"], State.CANCELED)
+
+    answers = [
+        service.client.post(f"/api/jobs/{first['id']}/retry", headers={"Idempotency-Key": "again"}) for _ in range(2)
+    ]
+
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+
+
+def test_a_size_that_was_asked_for_is_asked_for_again(service: GatewayService) -> None:
+    first = service.accepted(width="64", height="128")
+    service.record()
+    service.end(first["id"])
+
+    service.client.post(f"/api/jobs/{first['id']}/retry")
+
+    old, new = service.published()
+    assert new.params == old.params
+    assert new.params.exact
+
+
+def test_what_can_not_be_run_again_is_told(service: GatewayService) -> None:
+    first = service.accepted()
+    service.record()
+    problem(service.client.post(f"/api/jobs/{first['id']}/retry"), 409, "job-not-ended")
+    service.end(first["id"])
+    for key in list(service.world.blobs):
+        if key.startswith("inputs/"):
+            del service.world.blobs[key]
+    problem(service.client.post(f"/api/jobs/{first['id']}/retry"), 410, "picture-gone")
+    problem(service.client.post(f"/api/jobs/{job_id(9)}/retry"), 404, "not-found")

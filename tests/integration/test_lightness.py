@@ -31,7 +31,7 @@ def test_the_base_install_needs_no_torch() -> None:
 import sys
 for name in ("torch", "diffusers", "transformers", "accelerate", "safetensors"):
     sys.modules[name] = None  # importing it fails, as where it is not installed
-import numpy as np, sfumato.cli.bench, sfumato.supervisor, sfumato.worker.worker, sfumato.gateway.app
+import numpy as np, sfumato.cli.bench, sfumato.supervisor.embedded, sfumato.worker.worker, sfumato.gateway.app
 import sfumato.dispatcher.dispatcher, sfumato.recorder.recorder
 from sfumato.core.params import ParamsRequest, Shape
 from sfumato.engine import backends

@@ -1,14 +1,16 @@
 """The parent of all roles: what it starts stays started."""
 
 import asyncio
+import subprocess
 import sys
 from asyncio.subprocess import Process
 from pathlib import Path
 
 import pytest
 
-from sfumato.supervisor import Role, Supervisor
-from tests.support import eventually
+from sfumato.supervisor.keeping import Role, Supervisor
+from tests.service import alive
+from tests.support import eventually, poll
 
 SLEEPER = Role("sleeper", (), stops=0, grace_s=2.0)
 
@@ -43,3 +45,32 @@ def test_a_child_that_could_not_be_started_is_started_later(tmp_path: Path, monk
 
 async def _process(supervisor: Supervisor) -> Process | None:
     return supervisor.children["sleeper"].process
+
+
+PARENT = """
+import asyncio, pathlib, sys
+from sfumato.supervisor.keeping import Role, Supervisor
+
+async def main():
+    supervisor = Supervisor({}, 0, pathlib.Path(sys.argv[1]))
+    command = (sys.executable, "-c", "import signal; print('here', flush=True); signal.pause()")
+    log = pathlib.Path(sys.argv[1], "server.log")
+    supervisor.start(Role("server", command, stops=0, grace_s=1.0, ours=False, log=log))
+    while not (child := supervisor.children["server"].process) or not log.exists() or not log.read_text():
+        await asyncio.sleep(0.02)
+    print(child.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends a program with its parent")
+def test_a_server_that_knows_no_lifeline_ends_with_its_parent_all_the_same(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        server = int(parent.stdout.readline())
+        assert alive(server)
+        parent.kill()
+
+    poll(lambda: not alive(server))

@@ -312,10 +312,3 @@ def test_steps_are_shown_once_they_are_known(
             bar.told(JobInfo.model_validate(job_json(one, status="running", progress={"step": 0, "steps": steps})))
         told = capsys.readouterr()
         assert [f"step 0 of {steps}" in text for text in told] == [shown, shown]
-
-
-def test_models_lists_names_and_backlog(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("models") == 0
-    assert "restyle" in capsys.readouterr().out
-    assert run("models", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["name"] == "restyle"

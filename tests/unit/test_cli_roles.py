@@ -29,7 +29,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, function: str, answer
 
 
 def test_up_turns_options_into_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    calls = stand_in(monkeypatch, "sfumato.supervisor", "up")
+    calls = stand_in(monkeypatch, "sfumato.supervisor.embedded", "up")
     models = tmp_path / "m.toml"
     models.touch()
     options = ["--port", "0", "--host", "0.0.0.0", "--workers", "2", "--models", str(models)]  # noqa: S104
@@ -40,14 +40,14 @@ def test_up_turns_options_into_settings(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_without_options_the_environment_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = stand_in(monkeypatch, "sfumato.supervisor", "up")
+    calls = stand_in(monkeypatch, "sfumato.supervisor.embedded", "up")
     monkeypatch.setenv("SFUMATO_PORT", "8123")
     assert main(["up"]) == 0
     assert calls[0][0].port == 8123
 
 
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    calls = stand_in(monkeypatch, "sfumato.supervisor", "up")
+    calls = stand_in(monkeypatch, "sfumato.supervisor.embedded", "up")
     monkeypatch.setenv("SFUMATO_BEAT_S", "often")
     assert main(["up"]) == 1
     assert "SFUMATO_BEAT_S" in capsys.readouterr().err
@@ -58,7 +58,7 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_a_wrong_option_is_named_as_it_was_typed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    calls = stand_in(monkeypatch, "sfumato.supervisor", "up")
+    calls = stand_in(monkeypatch, "sfumato.supervisor.embedded", "up")
     assert main(["up", *words]) == 2
     told = capsys.readouterr().err
     assert words[0] in told

@@ -58,3 +58,23 @@ def test_proxies_are_addresses_and_networks(proxies: str) -> None:
 def test_proxy_by_another_name_is_refused(proxies: str) -> None:
     with pytest.raises(BadSettings, match=r"SFUMATO_TRUSTED_PROXIES: .*is no address or network"):
         load_settings(trusted_proxies=proxies)
+
+
+def test_redirect_needs_an_address_that_clients_reach() -> None:
+    with pytest.raises(BadSettings, match="needs s3_bucket and s3_public_url"):
+        load_settings(result_delivery="redirect", s3_bucket="pictures")
+
+
+def test_a_key_without_its_secret_is_refused() -> None:
+    with pytest.raises(BadSettings, match="belong together"):
+        load_settings(s3_access_key_id="key")
+
+
+def test_a_bucket_is_a_place_and_its_secret_is_not_shown() -> None:
+    settings = load_settings(
+        s3_bucket="pictures", s3_endpoint="http://store:9000/", s3_access_key_id="key", s3_secret_access_key="s3cret"
+    )
+    assert settings.s3_place is not None
+    assert (settings.s3_place.endpoint, settings.s3_place.secret_access_key) == ("http://store:9000", "s3cret")
+    assert "s3cret" not in repr(settings) + repr(settings.s3_place)
+    assert load_settings().s3_place is None

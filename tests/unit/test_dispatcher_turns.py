@@ -183,7 +183,7 @@ def test_an_expired_job_is_decided_then_told() -> None:
     dispatcher = leading(site)
     site.publish(make_job(1, expires_at=NOW + 5))
     run(dispatcher.turn(site.now))
-    assert dispatcher.next_at() == NOW + 5
+    assert dispatcher.next_at(NOW) == NOW + 5
     site.now += 5
     run(dispatcher.turn(site.now))
     (ended,) = site.told(Ended)

@@ -165,3 +165,14 @@ def test_follow_begins_at_the_end_and_feeds_what_comes() -> None:
         return live.waiting(SLUG, NOW).jobs
 
     assert asyncio.run(asyncio.wait_for(scenario(), 5)) == 2
+
+
+def test_a_worker_that_can_not_load_leaves_its_trouble_until_one_lives() -> None:
+    live = _live()
+    assert live.trouble(SLUG) == ""
+    live.apply(SLUG, 1, _alive("first", draining=True, trouble="unet is missing"))
+    live.apply(SLUG, 2, _alive("old", draining=True))
+    assert live.trouble(SLUG) == "unet is missing"
+    assert live.workers(SLUG, NOW) == []
+    live.apply(SLUG, 3, _alive("second"))
+    assert live.trouble(SLUG) == ""

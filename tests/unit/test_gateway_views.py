@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfumato.core.events import Running, Standing, new_row
+from sfumato.core.events import Alive, Running, Standing, new_row
 from sfumato.core.job import State
 from sfumato.gateway.live import Waiting
-from sfumato.gateway.views import Estimate, backlog_s, estimate, retry_after_s, rfc3339
+from sfumato.gateway.views import Estimate, backlog_s, estimate, model_json, retry_after_s, rfc3339
+from sfumato.models.registry import Registry
 from tests.support import NOW, job_id, make_job
 
 WAITING = new_row(make_job())
@@ -90,3 +91,30 @@ def test_retry_after_follows_the_place_where_no_time_is_known(position: int, sec
 def test_times_are_rfc_3339() -> None:
     assert rfc3339(NOW + 0.5) == "2023-11-14T22:13:20.500Z"
     assert rfc3339(None) is None
+
+
+@pytest.mark.parametrize(
+    ("workers", "waiting", "trouble", "state", "shown"),
+    [
+        (0, 0, "", "idle", None),
+        (0, 1, "", "starting", None),
+        (0, 1, "no weights", "broken", "no weights"),
+        (1, 0, "", "ready", None),
+        (1, 0, "no weights", "ready", None),
+    ],
+)
+def test_a_model_is_broken_when_no_worker_lives_and_the_last_could_not_load_it(
+    workers: int, waiting: int, trouble: str, state: str, shown: str | None
+) -> None:
+    (model,) = Registry.load(None)
+    alive = [Alive(at=NOW, worker="w", slots=1, lanes=())] * workers
+    told = model_json(model, None, Waiting(waiting, waiting), alive, trouble, NOW)
+    assert (told["state"], told["trouble"]) == (state, shown)
+
+
+def test_a_model_is_broken_while_its_dispatcher_rests_because_everything_fails() -> None:
+    (model,) = Registry.load(None)
+    alive = [Alive(at=NOW, worker="w", slots=1, lanes=())]
+    rests = STANDING.model_copy(update={"trouble": "20 jobs failed"})
+    told = model_json(model, rests, Waiting(3, 3), alive, "", NOW)
+    assert (told["state"], told["trouble"], told["workers"]) == ("broken", "20 jobs failed", 1)

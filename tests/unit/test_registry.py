@@ -3,13 +3,16 @@
 import json
 import logging
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sfumato.core.errors import UnknownModel
 from sfumato.core.params import ParamsRequest, Sampler, Shape
-from sfumato.models.registry import BUNDLED, FOLDER, BadModels, Registry
+from sfumato.models.folder import default_rules
+from sfumato.models.registry import BUNDLED, FOLDER, BadModels, BrokenModel, Lora, Registry
 
 
 def written(folder: Path, text: str, name: str = "models.toml") -> Path:
@@ -119,7 +122,7 @@ def test_unknown_model_lists_the_known(tmp_path: Path) -> None:
         ("[models]\na = 1", "[models.a]: must be a table"),
         ("[models.a]\nbatches = 1", "[models.a]: batches is not known here; known are: backend, path, summary"),
         ("[models.a]\nbackend = 'torch'", "backend: Input should be 'onnx', 'diffusers' or 'simulated'"),
-        ("[models.a]\ndevice = 'cuda'", "[models.a]: device and dtype are for backend diffusers"),
+        ("[models.a]\ndevice = 'cuda'", "[models.a]: for backend diffusers alone, not for onnx: device"),
         ("[models.a]\nbackend = 'diffusers'\ndevice = 'gpu'", "device: Input should be 'auto', 'cpu' or 'cuda'"),
         ("[models.a]\nbackend = 'diffusers'\npath = '.'", "model_index.json can't be read"),
         ("[models.a]\nbatch = 0", "batch: Input should be greater than or equal to 1"),
@@ -180,7 +183,7 @@ def test_slots_that_a_folder_publishes_wrongly_are_said(tmp_path: Path) -> None:
     file = tmp_path / "models.toml"
     file.write_text('[models.a]\nbackend = "simulated"\npath = "weights"\n')
 
-    with pytest.raises(BadModels, match=r"slots in its .* is 'many'"):
+    with pytest.raises(BadModels, match=r"slots in .*sfumato.json is 'many'"):
         Registry.load(file)
 
 
@@ -224,3 +227,179 @@ def test_broken_edit_keeps_the_models_and_is_logged_once(tmp_path: Path, caplog:
     file.unlink()
     assert not registry.refresh()
     assert registry.names() == ("one",)
+
+
+DIFFUSERS = "[models.a]\nbackend = 'diffusers'\npath = 'weights'\n"
+
+
+def diffusers_folder(folder: Path) -> Path:
+    """Configuration alone, which is all that the list's reader looks at."""
+    files = {
+        "model_index.json": {"_class_name": "StableDiffusionPipeline"},
+        "unet/config.json": {"sample_size": 64},
+        "vae/config.json": {"block_out_channels": [1, 2, 3, 4]},
+        "scheduler/scheduler_config.json": {},
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def test_diffusers_model_says_what_goes_on_top_of_its_folder(tmp_path: Path) -> None:
+    diffusers_folder(tmp_path / "weights")
+    for name in ("style", "light"):
+        (tmp_path / f"{name}.safetensors").touch()
+    file = written(
+        tmp_path,
+        f"""{DIFFUSERS}
+        hub = "owner/name"
+        revision = "{"5" * 40}"
+        loras = [{{ path = "style.safetensors", weight = 0.8 }}, {{ path = "light.safetensors" }}]
+        output_filter = "ours.filters:signed"
+        attention_slicing = true
+        vae_tiling = true
+        """,
+    )
+
+    model = Registry.load(file).get("a")
+
+    assert model.loras == (Lora(tmp_path / "style.safetensors", 0.8), Lora(tmp_path / "light.safetensors", 1.0))
+    assert (model.hub, model.revision, model.output_filter) == ("owner/name", "5" * 40, "ours.filters:signed")
+    assert (model.attention_slicing, model.vae_tiling) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[models.a]\nvae_tiling = true\nhub = 'o/n'", "for backend diffusers alone, not for onnx: hub, vae_tiling"),
+        ("[models.a]\nloras = [{ path = 'a.safetensors' }]", "for backend diffusers alone, not for onnx: loras"),
+        (f"{DIFFUSERS}loras = [{{ path = 'a.bin' }}]", "loras.0.path: must be a .safetensors file, not 'a.bin'"),
+        (f"{DIFFUSERS}loras = [{{ weight = 1 }}]", "loras.0.path: Field required"),
+        (f"{DIFFUSERS}loras = [{{ path = 'a.safetensors', wait = 1 }}]", "loras: wait is not known here; known are:"),
+        (
+            f"{DIFFUSERS}loras = [{{ path = 'a.safetensors', weight = nan }}]",
+            "loras.0.weight: Input should be a finite",
+        ),
+        (f"{DIFFUSERS}loras = 'a.safetensors'", "loras: Input should be a valid tuple"),
+        (f"{DIFFUSERS}revision = 'main'", "revision is of a hub's model"),
+        ("[models.a]\noutput_filter = 'ours.signed'", 'output_filter: must be "package.module:function"'),
+        ("[models.a]\noutput_filter = 'ours:si gned'", 'output_filter: must be "package.module:function"'),
+    ],
+)
+def test_what_is_wrong_about_a_models_additions_is_said(tmp_path: Path, text: str, said: str) -> None:
+    diffusers_folder(tmp_path / "weights")
+    (tmp_path / "a.safetensors").touch()
+
+    assert said in complaint(written(tmp_path, text))
+
+
+BESIDE = "[models.restyle]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "harm", "why"),
+    [
+        ("[models.a]\npath = 'weights'", shutil.rmtree, "weights' is no folder. Put it there"),
+        (
+            f"{DIFFUSERS}hub = 'owner/name'\nrevision = 'abc'",
+            shutil.rmtree,
+            "Fetch it again: sfumato models add a owner/name --revision abc",
+        ),
+        ("[models.a]\npath = 'weights'", lambda weights: (weights / "sfumato.json").write_text("{"), "can't be read"),
+        ("[models.a]\npath = 'weights'", lambda weights: None, "shapes is empty"),
+        (
+            "[models.a]\npath = 'weights'",
+            lambda weights: (weights / "sfumato.json").write_text('{"rules": {"shapes": [[9, 9]]}}'),
+            "no multiple of 8",
+        ),
+        (DIFFUSERS, lambda weights: (weights / "model_index.json").unlink(), "model_index.json can't be read"),
+        (
+            DIFFUSERS,
+            lambda weights: (weights / "vae/config.json").write_text('{"block_out_channels": 4}'),
+            "is no diff",
+        ),
+        (f"{DIFFUSERS}loras = [{{ path = 'a.safetensors' }}]", lambda weights: None, "a.safetensors is no file"),
+    ],
+)
+def test_model_whose_folder_is_at_fault_is_left_out_alone(
+    tmp_path: Path, text: str, harm: Callable[[Path], object], why: str
+) -> None:
+    harm(diffusers_folder(tmp_path / "weights"))
+
+    registry = Registry.load(written(tmp_path, BESIDE + text))
+
+    assert registry.names() == (BUNDLED,)
+    assert list(registry.troubles) == ["a"]
+    assert why in registry.troubles["a"]
+    with pytest.raises(BrokenModel, match="model 'a' can't be served now") as caught:
+        registry.get("a")
+    assert why in caught.value.detail
+
+
+@pytest.mark.parametrize("text", ["[models.a.rules]\nstrength = 2", "[models.a]\nbatch = 0", "[models.Restyle]"])
+def test_fault_of_the_text_spoils_the_whole_list(tmp_path: Path, text: str) -> None:
+    complaint(written(tmp_path, BESIDE + text))
+
+
+def test_list_of_nothing_but_models_left_out_is_refused(tmp_path: Path) -> None:
+    said = complaint(written(tmp_path, "[models.a]\npath = 'x'\n[models.b]\npath = 'y'"))
+
+    assert "[models.a]: path" in said
+    assert "[models.b]: path" in said
+
+
+def test_model_left_out_is_logged_once_a_reading(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    registry = Registry.load(written(tmp_path, BESIDE + DIFFUSERS))
+    for _ in range(3):
+        assert not registry.refresh()
+
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "[models.a]: path" in caplog.text
+
+
+def test_model_is_served_again_when_its_folder_is_there(tmp_path: Path) -> None:
+    registry = Registry.load(written(tmp_path, f"{DIFFUSERS}{BESIDE}"))
+    before = registry.names()
+
+    diffusers_folder(tmp_path / "weights")
+
+    assert before == (BUNDLED,)
+    assert registry.refresh()
+    assert registry.names() == ("a", BUNDLED)
+    assert not registry.troubles
+    assert not registry.refresh()
+
+
+def test_what_is_left_out_is_looked_at_again_only_when_its_files_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (diffusers_folder(tmp_path / "weights") / "vae" / "config.json").write_text("{")
+    registry = Registry.load(written(tmp_path, BESIDE + DIFFUSERS))
+    looked: list[Path] = []
+
+    def look(folder: Path) -> dict[str, object]:
+        looked.append(folder)
+        return default_rules(folder)
+
+    monkeypatch.setattr("sfumato.models.registry.default_rules", look)
+
+    assert not registry.refresh()
+    assert not looked
+
+    diffusers_folder(tmp_path / "weights")
+    assert registry.refresh()
+    assert len(looked) == 1
+
+
+def test_list_that_was_edited_into_nothing_but_trouble_is_read_when_a_folder_comes(tmp_path: Path) -> None:
+    file = written(tmp_path, BESIDE)
+    registry = Registry.load(file)
+    file.write_text(DIFFUSERS)
+    assert not registry.refresh()
+    assert registry.names() == (BUNDLED,)
+
+    diffusers_folder(tmp_path / "weights")
+
+    assert registry.refresh()
+    assert registry.names() == ("a",)

@@ -7,7 +7,6 @@ real time on the bundled model with onnx.
 
 import functools
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from sfumato.bench import play, traffic
+from sfumato.bench.figures import figures, short
 from sfumato.bench.policies import POLICIES, WAITING, Policy, Rule
 from sfumato.bench.traffic import TRAFFICS, Request, Traffic
 from sfumato.core.params import ModelRules
@@ -31,8 +31,6 @@ Play = Callable[[Sequence[Request], Rule, int], Sequence[float]]
 
 SEED: Final = 7
 EVERYTHING_AT_ONCE_PER_S: Final = 1e6
-WARM_UP: Final = 0.1
-"""Share of the requests, the first ones, that are not measured: they found an empty engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +110,7 @@ def _at_best(playing: Play, plan: Plan, policy: Policy, requests: Sequence[Reque
     """(throughput, p50_s, p99_s) with the window that gives the lowest p99."""
     windows_s = plan.windows_s if policy in WAITING else (0.0,)
     runs = [playing(requests, POLICIES[policy](plan.rows, window_s), plan.rows) for window_s in windows_s]
-    return min((_figures(requests, ended) for ended in runs), key=lambda figures: figures[2])
-
-
-def _figures(requests: Sequence[Request], ended: Sequence[float]) -> tuple[float, float, float]:
-    first = int(len(requests) * WARM_UP)
-    begin_s, end_s = requests[first].arrives_s, requests[-1].arrives_s
-    throughput = sum(begin_s < at <= end_s for at in ended) / (end_s - begin_s)
-    latencies = sorted(at - request.arrives_s for request, at in zip(requests[first:], ended[first:], strict=True))
-    return round(throughput, 3), round(_quantile(latencies, 0.5), 4), round(_quantile(latencies, 0.99), 4)
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+    return min((figures(requests, ended) for ended in runs), key=lambda found: found[2])
 
 
 def _middle_rate(ended: Sequence[float]) -> float:
@@ -147,11 +133,7 @@ def table_of(rows: Sequence[Row], title: str) -> Table:
 
 
 def _cell(row: Row) -> str:
-    return f"{row.throughput:.1f} {_short(row.p50_s)} {_short(row.p99_s)}"
-
-
-def _short(seconds: float) -> str:
-    return f"{seconds:.{2 if seconds < 10 else 1 if seconds < 100 else 0}f}"
+    return f"{row.throughput:.1f} {short(row.p50_s)} {short(row.p99_s)}"
 
 
 def _caption(rows: Sequence[Row]) -> str:

@@ -59,14 +59,16 @@ class AtOnce:
 class InGroups:
     """Whoever is alike enters together, at most `most`, when nobody is in; nobody joins later.
 
-    A group may enter once it is full or its first request has waited `window_s`; of those that may, the one that
-    waited longest does.
+    A group may enter once it is full or its first request has waited `window_s`, and after `end_s`, when nobody comes
+    any more, in any case; of those that may, the one that waited longest does.
     """
 
     joins = False
 
-    def __init__(self, alike: Callable[[Request], Hashable], most: int, window_s: float) -> None:
-        self._alike, self._most, self._window_s = alike, most, window_s
+    def __init__(
+        self, alike: Callable[[Request], Hashable], most: int, window_s: float, end_s: float = math.inf
+    ) -> None:
+        self._alike, self._most, self._window_s, self._end_s = alike, most, window_s, end_s
         self._groups: dict[Hashable, deque[tuple[int, float]]] = {}
 
     def arrive(self, index: int, request: Request) -> None:
@@ -78,7 +80,7 @@ class InGroups:
         ready = [
             (group[0][1], key)
             for key, group in self._groups.items()
-            if len(group) >= self._most or now >= group[0][1] + self._window_s
+            if len(group) >= self._most or now >= self._due_s(group)
         ]
         if not ready:
             return ()
@@ -91,7 +93,10 @@ class InGroups:
 
     @property
     def due_s(self) -> float:
-        return min((group[0][1] + self._window_s for group in self._groups.values()), default=math.inf)
+        return min((self._due_s(group) for group in self._groups.values()), default=math.inf)
+
+    def _due_s(self, group: deque[tuple[int, float]]) -> float:
+        return min(group[0][1] + self._window_s, self._end_s)
 
 
 POLICIES: Final[Mapping[Policy, Callable[[int, float], Rule]]] = MappingProxyType(

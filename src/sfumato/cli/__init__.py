@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli import bench, db, doctor, jobs, roles
+from sfumato.cli import bench, cluster, db, dead, doctor, jobs, models, roles, storage
 from sfumato.cli.verb import Verbs
 from sfumato.core.errors import SfumatoError
 
@@ -45,10 +45,14 @@ def _sfumato(
 
 
 jobs.add_to(app)
+models.add_to(app)
 roles.add_to(app)
+cluster.add_to(app)
+dead.add_to(app)
 db.add_to(app)
 bench.add_to(app)
 doctor.add_to(app)
+storage.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None, transport: Any = None) -> int:

@@ -1,6 +1,7 @@
 """Verbs that measure; each prints one table."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -32,13 +33,64 @@ def overhead(json_file: JsonFile = None) -> None:
 
 
 def engine(
-    backend: Annotated[Literal["simulated", "onnx"], typer.Option(help="What does the model calls.")] = "simulated",
+    backend: Annotated[
+        Literal["simulated", "onnx", "diffusers"], typer.Option(help="What does the model calls.")
+    ] = "simulated",
     json_file: JsonFile = None,
+    architecture: Annotated[
+        Literal["sd15", "sdxl", "flux-small", "tiny"] | None,
+        typer.Option(help="With diffusers: measure this architecture; needs --random-weights."),
+    ] = None,
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Make the architecture's weights by dice: same cost, noise as pictures."),
+    ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="With diffusers: measure this diffusers folder instead."),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="With diffusers: where. By default CUDA if there is.")
+    ] = None,
+    requests: Annotated[
+        int | None, typer.Option(min=2, help="With diffusers: requests a run. By default by architecture and device.")
+    ] = None,
 ) -> None:
-    """Step-level batching beside sequential, same-parameter and request-level batching, at equal traffic."""
-    from sfumato.bench.engine import run
+    """Step-level batching beside other ways of batching, at equal traffic; with diffusers, beside its own pipeline."""
+    if backend != "diffusers":
+        given = {"--architecture": architecture, "--model": model, "--device": device, "--requests": requests}
+        _refuse_of_diffusers(given | {"--random-weights": random_weights or None})
+        from sfumato.bench.engine import run
 
-    _print(run(backend, json_file))
+        _print(run(backend, json_file))
+        return
+    _check_source(architecture, model, random_weights)
+    from sfumato.bench import real
+
+    _print(real.run(architecture, model, device or "auto", json_file, requests))
+
+
+def _refuse_of_diffusers(options: Mapping[str, object]) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise typer.BadParameter("is for --backend diffusers only.", param_hint=name)
+
+
+def _check_source(architecture: str | None, model: Path | None, random_weights: bool) -> None:
+    """Either a folder, or an architecture and the wish for random weights, so that nobody takes them for the model."""
+    if model is not None and (architecture is not None or random_weights):
+        raise typer.BadParameter(
+            "has an architecture and weights; leave out --architecture and --random-weights.", param_hint="--model"
+        )
+    if model is None and architecture is None:
+        raise typer.BadParameter(
+            "diffusers needs --architecture NAME --random-weights, or --model FOLDER.", param_hint="--backend"
+        )
+    if architecture is not None and not random_weights:
+        raise typer.BadParameter(
+            "names no weights; add --random-weights, or measure a folder of yours with --model.",
+            param_hint="--architecture",
+        )
 
 
 def _print(table: "Table") -> None:

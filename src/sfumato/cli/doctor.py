@@ -54,7 +54,7 @@ def findings(settings: "Settings") -> Iterator[Finding]:
     """Look at everything, one finding each; nothing that is left is changed."""
     yield _folder(settings.data_dir.absolute())
     yield _disk(settings.data_dir.absolute())
-    yield _models(settings)
+    yield from _models(settings)
     yield _port(settings.host, settings.port)
 
 
@@ -75,14 +75,17 @@ def _disk(folder: Path) -> Finding:
     return Finding(free >= ENOUGH_BYTES, f"{free / 1024**3:.1f} GiB of disk free", advice)
 
 
-def _models(settings: "Settings") -> Finding:
+def _models(settings: "Settings") -> Iterator[Finding]:
     from sfumato.models.registry import Registry
 
     try:
-        names = Registry.load(settings.models_file).names()
+        registry = Registry.read(settings.models_file)
     except SfumatoError as error:
-        return Finding(False, "models", error.detail)
-    return Finding(bool(names), f"models {', '.join(names)}")
+        yield Finding(False, "models", error.detail)
+        return
+    yield Finding(True, f"models {', '.join(registry.names())}")
+    for name, trouble in registry.troubles.items():
+        yield Finding(False, f"model {name}", trouble)
 
 
 def _port(host: str, port: int) -> Finding:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sfumato.cli.each import JobIds, each
 from sfumato.cli.options import DEFAULT_URL, AsJson, JobIdArgument, Out, Url, async_client, client
 from sfumato.cli.verb import Verb
 
@@ -21,7 +22,7 @@ PANEL = "Make pictures"
 
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
-    for verb in (submit, get, watch, cancel, jobs, models):
+    for verb in (submit, get, watch, cancel, jobs):
         app.command(cls=Verb, rich_help_panel=PANEL)(verb)
 
 
@@ -122,24 +123,9 @@ def watch(
     raise typer.Exit(job.status != "succeeded")
 
 
-def cancel(
-    context: typer.Context,
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs' ids.")],
-    url: Url = DEFAULT_URL,
-) -> None:
+def cancel(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
     """Cancel jobs that have not ended."""
-    from sfumato.cli import show
-    from sfumato.client import InvalidRequest
-
-    failed = False
-    with client(context, url) as service:
-        for job_id in job_ids:
-            try:
-                show.line(f"{job_id} {service.cancel(job_id).status}")
-            except InvalidRequest as error:
-                show.complain(f"{job_id}: {error.detail}")
-                failed = True
-    raise typer.Exit(failed)
+    each(context, url, job_ids, lambda service, job_id: f"{job_id} {service.cancel(job_id).status}")
 
 
 def jobs(
@@ -162,16 +148,3 @@ def jobs(
             show.line(show.as_json(job))
     else:
         show.show_jobs(found)
-
-
-def models(context: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """List the models, and what waits for each."""
-    from sfumato.cli import show
-
-    with client(context, url) as service:
-        found = service.models()
-    if as_json:
-        for model in found:
-            show.line(show.as_json(model))
-    else:
-        show.show_models(found)

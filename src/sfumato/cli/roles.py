@@ -35,12 +35,12 @@ def up(
     lifeline: Lifeline = None,
 ) -> None:
     """Run the whole service here, embedded: API, queue and workers."""
-    from sfumato import supervisor
     from sfumato.config import load_settings
+    from sfumato.supervisor.embedded import up as run
 
     lifelines.hold(lifeline)
     settings = load_settings(port=port, data_dir=data_dir, host=host, models=models, workers=workers)
-    raise typer.Exit(supervisor.up(settings))
+    raise typer.Exit(run(settings))
 
 
 def gateway(

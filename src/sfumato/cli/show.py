@@ -204,11 +204,11 @@ def show_models(models: Iterable[ModelInfo]) -> None:
         backlog = model.backlog
         table.add_row(
             Text(model.name),
-            model.state,
+            Text(model.state, "red" if model.trouble else ""),
             str(model.workers),
             str(backlog.waiting),
             str(backlog.running),
-            Text(model.summary),
+            Text(model.trouble or model.summary),
         )
     Console(width=_width()).print(table)
 

@@ -98,6 +98,10 @@ class AsyncClient:
         """Cancel a job; AlreadyEnded when it has another end."""
         return await self._run(flows.cancel(job))
 
+    async def retry(self, job: JobInfo | str, *, idempotency_key: str | None = None) -> JobInfo:
+        """Submit an ended job once more, as a new job with its picture, parameters and seed."""
+        return await self._run(flows.retry(job, idempotency_key))
+
     async def delete(self, job: JobInfo | str) -> None:
         """Forget an ended job and its pictures."""
         await self._run(flows.delete(job))

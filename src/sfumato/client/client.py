@@ -95,6 +95,10 @@ class Client:
         """Cancel a job; AlreadyEnded when it has another end."""
         return self._run(flows.cancel(job))
 
+    def retry(self, job: JobInfo | str, *, idempotency_key: str | None = None) -> JobInfo:
+        """Submit an ended job once more, as a new job with its picture, parameters and seed."""
+        return self._run(flows.retry(job, idempotency_key))
+
     def delete(self, job: JobInfo | str) -> None:
         """Forget an ended job and its pictures."""
         self._run(flows.delete(job))

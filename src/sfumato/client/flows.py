@@ -25,6 +25,7 @@ __all__ = [
     "jobs",
     "models",
     "result",
+    "retry",
     "submit",
     "wait",
     "watch",
@@ -153,6 +154,16 @@ def cancel(of: JobInfo | str) -> Flow[JobInfo]:
         AlreadyEnded: it has another end.
     """
     return _read(JobInfo, (yield from _ask(Request("POST", f"{_address(of)}/cancel"), 200)))
+
+
+def retry(of: JobInfo | str, key: str | None) -> Flow[JobInfo]:
+    """Submit an ended job once more, as a new job; the same key goes with every attempt.
+
+    Raises:
+        InvalidRequest: it has not ended, or its picture is no longer stored.
+    """
+    headers = {"Idempotency-Key": key or str(uuid.uuid4())}
+    return _read(JobInfo, (yield from _ask(Request("POST", f"{_address(of)}/retry", headers=headers), 200, 202)))
 
 
 def delete(of: JobInfo | str) -> Flow[None]:

@@ -118,7 +118,10 @@ class Backlog(Frozen):
 
 
 class ModelInfo(Frozen):
-    """A model one can ask for; `rules` are its ranges and defaults, `state` is idle, starting or ready."""
+    """A model one can ask for; `rules` are its ranges and defaults, `state` is idle, starting, ready or broken.
+
+    `trouble` says why a broken one can't be served, and what to do; None for any other.
+    """
 
     name: str
     state: str
@@ -126,6 +129,7 @@ class ModelInfo(Frozen):
     rules: dict[str, Any] = Field(default_factory=dict)
     backlog: Backlog = Backlog()
     workers: int = 0
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

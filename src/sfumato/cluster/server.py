@@ -51,6 +51,14 @@ class Recipe:
     grace_s: float = 5.0
     stop_signal: signal.Signals = signal.SIGTERM
 
+    def is_ready(self) -> bool:
+        """Whether it says that it is ready, now."""
+        try:
+            return self.ready()
+        except Exception:
+            # Each server's client has errors of its own for "not yet"; if it stays so, the log's end is shown.
+            return False
+
 
 class Server:
     """A recipe's process, in a session of its own; its output goes to `log`."""
@@ -84,7 +92,7 @@ class Server:
                 start_new_session=True,
             )
         deadline, pause = time.monotonic() + self.recipe.ready_within_s, threading.Event()
-        while not self._ready():
+        while not self.recipe.is_ready():
             status = self._process.poll()
             if status is not None or time.monotonic() > deadline:
                 self.kill()
@@ -107,13 +115,6 @@ class Server:
         if self._process is not None:
             self._signal(signal.SIGKILL)
             self._process.wait()
-
-    def _ready(self) -> bool:
-        try:
-            return self.recipe.ready()
-        except Exception:
-            # Each server's client has errors of its own for "not yet"; if it stays so, the log's end is shown.
-            return False
 
     def _signal(self, sign: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

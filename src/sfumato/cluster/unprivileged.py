@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from sfumato.process import die_with_parent
+
 __all__ = ["command", "give", "is_root"]
 
 USER: Final = "nobody"
@@ -58,6 +60,9 @@ def _become(program: Sequence[str]) -> None:
         os.setgroups([])
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
+    # Said again: with the user, the system forgot it.
+    if (die := die_with_parent()) is not None:
+        die()
     os.execv(program[0], list(program))  # noqa: S606 - the program that the caller named, without a shell
 
 

@@ -115,6 +115,7 @@ class Standing(Frozen):
 
     `front` holds the ids of the first waiting jobs in exact order, `front_costs` their costs; `seconds_per_job` is a
     moving average. Costs are as in `Job`; `cost_per_s` is the model's pace while it works, None until a job was done.
+    `trouble` says why nothing is handed out although jobs and workers are there; mostly "".
     """
 
     kind: Literal["standing"] = "standing"
@@ -131,6 +132,7 @@ class Standing(Frozen):
     waiting_cost: int = 0
     running_cost: int = 0
     cost_per_s: Annotated[float, Field(gt=0)] | None = None
+    trouble: str = ""
 
 
 class Watched(Frozen):

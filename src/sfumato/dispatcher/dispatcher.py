@@ -125,9 +125,9 @@ class Dispatcher:
         """Take in what was read of the event log."""
         self._ledger.follow(batch, now)
 
-    def next_at(self) -> float:
+    def next_at(self, now: float) -> float:
         """When to act though nothing comes (Unix seconds, infinity for never)."""
-        due = self._ledger.next_at()
+        due = self._ledger.next_at(now)
         return min(due, self._committed_at + COMMIT_EVERY_S) if self._moved() else due
 
     async def act(self, now: float) -> None:
@@ -283,7 +283,8 @@ async def _keep(dispatcher: Dispatcher, stop: asyncio.Event) -> None:
     stopping = asyncio.create_task(stop.wait())
     try:
         while not stop.is_set():
-            pause_s = min(WAIT_S, max(0.0, dispatcher.next_at() - time.time()))
+            now = time.time()
+            pause_s = min(WAIT_S, max(0.0, dispatcher.next_at(now) - now))
             await asyncio.wait({jobs, events, stopping}, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
             if jobs.done():
                 dispatcher.absorb_jobs(jobs.result())

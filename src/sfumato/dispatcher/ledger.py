@@ -36,6 +36,7 @@ from sfumato.core.events import (
 )
 from sfumato.core.job import Job, Outcome, Problem, State, Work
 from sfumato.core.ports import Batch, Lead, Logged
+from sfumato.dispatcher.brake import Brake
 from sfumato.dispatcher.fleet import Fleet, Seat
 from sfumato.dispatcher.heap import KeyedHeap
 from sfumato.dispatcher.order import Order, Ticket
@@ -109,6 +110,7 @@ class Ledger:
         self._expiry = KeyedHeap()
         self._seconds_per_job = 0.0
         self._pace = Pace()
+        self._brake = Brake()
         self._cost = self._cost_out = 0
 
     # The fold
@@ -170,6 +172,8 @@ class Ledger:
                 self._fleet.stopped(running.job_id, alive.worker)
 
     def _end(self, event: Ended) -> None:
+        if event.job_id not in self._ended:
+            self._brake.ended(event.outcome)
         self._ended[event.job_id] = None
         if len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)
@@ -280,6 +284,8 @@ class Ledger:
         self._fleet.bury(now)
         self._release(now)
         self._order.wake(now)
+        if self._brake.until(now) > now:
+            return ()
         return [*self._hand_out_suspects(now), *self._hand_out_waiting(now)]
 
     def _release(self, now: float) -> None:
@@ -355,12 +361,17 @@ class Ledger:
             waiting_cost=self._cost - self._cost_out,
             running_cost=self._cost_out,
             cost_per_s=self._pace.cost_per_s,
+            trouble=self._brake.trouble(now),
         )
 
-    def next_at(self) -> float:
-        """When there is something to do though nothing comes: a retry's time or an expiry (Unix seconds)."""
-        expiry, retry = self._expiry.first(), self._order.next_at()
-        return min(expiry[0] if expiry else math.inf, math.inf if retry is None else retry)
+    def next_at(self, now: float) -> float:
+        """When there is something to do though nothing comes: a retry, an expiry, the end of a rest (Unix seconds)."""
+        expiry, retry, rest = self._expiry.first(), self._order.next_at(), self._brake.until(now)
+        return min(
+            expiry[0] if expiry else math.inf,
+            math.inf if retry is None else retry,
+            rest if rest > now else math.inf,
+        )
 
 
 def _ended(entry: _Entry, outcome: Outcome) -> Ended:

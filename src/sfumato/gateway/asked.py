@@ -118,6 +118,7 @@ def parse(model: type[M], given: Mapping[str, object] | bytes, registry: Registr
     Raises:
         Refusal: bad-json, unknown-parameter or invalid-parameters, naming everything that is wrong.
         UnknownModel: something is wrong, and the registry has no such model.
+        BrokenModel: something is wrong, and the model's folder is too.
     """
     try:
         return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(dict(given))

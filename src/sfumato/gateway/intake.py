@@ -52,7 +52,10 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A checked request. `job_id` is derived from the key when there is one (`keyed`), else new."""
+    """A checked request. `job_id` is derived from the key when there is one (`keyed`), else new.
+
+    `retry_of` is the job whose picture and parameters are taken once more.
+    """
 
     job_id: str
     keyed: bool
@@ -63,6 +66,7 @@ class Submission:
     picture: Given | Uploaded
     header: PictureHeader
     metadata: dict[str, object]
+    retry_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,7 @@ class Intake:
                 size_bytes=picture.size_bytes,
             ),
             metadata=submission.metadata,
+            retry_of=submission.retry_of,
         )
 
     async def _register(self, submission: Submission, now: float) -> tuple[float, bool]:

@@ -1,6 +1,6 @@
 """Routes that follow a job: its status, lists, cancel, delete, and the access link itself."""
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -16,6 +16,8 @@ from sfumato.gateway.views import Sighting, job_json, retry_after_s
 __all__ = ["JobRoutes"]
 
 NO_STORE = {"Cache-Control": "no-store"}
+REDIRECT_LIFETIME_S: Final = 60.0
+"""Long enough to follow a redirect at once; who comes later asks the access link again."""
 
 
 class JobRoutes:
@@ -81,7 +83,7 @@ class JobRoutes:
         return Response(status_code=204)
 
     async def result(self, request: Request, job_id: str) -> Response:
-        """The access link: 202 until the job has ended, then the picture, or 410 when there is none."""
+        """The access link: 202 until the job has ended, then the picture or a link to it, or 410 when there is none."""
         gateway = self._gateway
         linked = gateway.holds_link(request, job_id)
         wait = wait_s(request.headers.get("prefer"), gateway.settings.max_wait_s)
@@ -119,10 +121,21 @@ class JobRoutes:
                 stored = await self._gateway.blobs.head(picture.key)
                 size = {"Content-Length": str(stored.size_bytes)}
                 return Response(headers=headers | size, media_type=picture.media_type)
+            if (link := await self._store_link(picture.key)) is not None:
+                return Response(status_code=302, headers={"Location": link, "ETag": headers["ETag"], **NO_STORE})
             data = await self._gateway.blobs.get(picture.key)
         except NotFound:
             raise Refusal("picture-gone", "The job succeeded and its picture was deleted since.") from None
         return Response(data, headers=headers, media_type=picture.media_type)
+
+    async def _store_link(self, key: str) -> str | None:
+        """A short link to the object in the store, where results are delivered so. Raises NotFound."""
+        blobs = self._gateway.blobs
+        if self._gateway.settings.result_delivery != "redirect":
+            return None
+        # The store would answer for a picture that was deleted in words of its own.
+        await blobs.head(key)
+        return await blobs.get_link(key, REDIRECT_LIFETIME_S)
 
     async def _json(self, request: Request, seen: Sighting) -> dict[str, Any]:
         gateway = self._gateway

@@ -59,6 +59,7 @@ class _Accept(NamedTuple):
 class _Model:
     standing: Standing | None = None
     accepting: int = 0
+    trouble: str = ""
     accepts: dict[str, _Accept] = field(default_factory=dict)
     workers: dict[str, Alive] = field(default_factory=dict)
 
@@ -80,6 +81,8 @@ class Live:
             model.standing = event
         elif isinstance(event, Alive):
             model.workers[event.worker] = event
+            if event.trouble or not event.draining:
+                model.trouble = event.trouble
         elif isinstance(event, Dispatched | Started | Returned | Retried | Ended):
             model.accepts.pop(event.job_id, None)  # whoever tells of it has taken it out of the queue
             if (row := self._rows.get(event.job_id)) is not None:
@@ -136,6 +139,10 @@ class Live:
         for name in [name for name, alive in model.workers.items() if alive.at < now - self._silent_s]:
             del model.workers[name]
         return [alive for alive in model.workers.values() if not alive.draining]
+
+    def trouble(self, slug: str) -> str:
+        """Why the model's last worker could not load it; "" since one lives, and when none has tried."""
+        return self._model(slug).trouble
 
     def progress(self, slug: str, row: JobRow) -> Running | None:
         """How far the job is, by its worker's last beat; None until its steps are known."""

@@ -18,12 +18,15 @@ from starlette.requests import ClientDisconnect
 
 from sfumato.core.errors import AlreadyExists, InvalidRequest, SfumatoError, TransientError, UnknownModel
 from sfumato.core.job import Problem
+from sfumato.models.registry import BrokenModel
 from sfumato.observability import count
 
 __all__ = ["PROBLEMS", "PROBLEM_TYPE", "Case", "Refusal", "answer", "install", "problem_of", "problem_type"]
 
 PROBLEM_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 1
+MENDED_AFTER_S: Final = 60
+"""A folder is mended by a person, not within a client's patience."""
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("too-many-requests", 429, "Too many requests come from this address"),
             Case("headers-too-large", 431, "The address and headers are larger than this service takes"),
             Case("internal-error", 500, "The service made a mistake"),
+            Case("broken-model", 503, "The model's files can't be used now"),
             Case("not-ready", 503, "The service can't work now"),
             Case("overloaded", 503, "The service holds as many bodies as it can"),
             Case("try-again", 503, "It did not work now; try the same again"),
@@ -114,6 +118,9 @@ def _read(error: Exception) -> tuple[str, int, str, str, dict[str, Any], float |
     if isinstance(error, InvalidRequest):
         members = {"known_models": list(error.known)} if isinstance(error, UnknownModel) else {}
         return error.case, error.status, error.case_title, error.detail, members, None
+    if isinstance(error, BrokenModel):
+        case = PROBLEMS[error.slug]
+        return case.slug, case.status, case.title, error.detail, {}, MENDED_AFTER_S
     if isinstance(error, TransientError):
         case = PROBLEMS["try-again"]
         return case.slug, case.status, case.title, error.detail, {}, RETRY_AFTER_S

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from sfumato.core.errors import NotFound, SfumatoError
-from sfumato.core.job import State
+from sfumato.core.job import State, model_slug
 from sfumato.core.ports import JobQuery
 from sfumato.gateway.context import OWNER, Gateway
 from sfumato.gateway.problems import Refusal
-from sfumato.gateway.views import model_json, rfc3339
+from sfumato.gateway.views import broken_json, model_json, rfc3339
 from sfumato.models.registry import Model
 from sfumato.observability import exposition
 
@@ -87,14 +87,19 @@ class ServiceRoutes:
         text = await asyncio.to_thread(exposition, self._gateway.settings.metrics_dir)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    def _models(self) -> list[Any]:
-        live, now = self._gateway.live, self._gateway.clock()
-        return [
-            model_json(
-                model, live.standing(model.slug), live.waiting(model.slug, now), live.workers(model.slug, now), now
-            )
-            for model in self._gateway.registry
-        ]
+    def _models(self) -> list[dict[str, Any]]:
+        registry = self._gateway.registry
+        broken = [self._broken(name, trouble) for name, trouble in registry.troubles.items()]
+        return [self._served(model) for model in registry] + broken
+
+    def _served(self, model: Model) -> dict[str, Any]:
+        live, slug, now = self._gateway.live, model.slug, self._gateway.clock()
+        queue = live.standing(slug), live.waiting(slug, now)
+        return model_json(model, *queue, live.workers(slug, now), live.trouble(slug), now)
+
+    def _broken(self, name: str, trouble: str) -> dict[str, Any]:
+        live, slug, now = self._gateway.live, model_slug(name), self._gateway.clock()
+        return broken_json(name, trouble, live.standing(slug), live.waiting(slug, now), now)
 
     async def _desired(self, model: Model) -> int:
         live = self._gateway.live

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from sfumato.core.errors import NotFound
-from sfumato.core.job import State, idempotent_job_id, uuid7
+from sfumato.core.job import Job, State, idempotent_job_id, uuid7
 from sfumato.gateway.asked import (
     Asked,
     AskedJson,
@@ -76,6 +76,7 @@ class SubmitRoutes:
             "/api/diffusion", self.diffusion, methods=["POST"], status_code=202, openapi_extra=_SUBMIT_DOCS
         )
         router.add_api_route("/api/jobs", self.job, methods=["POST"], status_code=202, openapi_extra=_JSON_DOCS)
+        router.add_api_route("/api/jobs/{job_id}/retry", self.retry, methods=["POST"], status_code=202)
         router.add_api_route("/api/uploads", self.new_upload, methods=["POST"], status_code=201)
         router.add_api_route("/api/uploads/{upload_id}", self.upload, methods=["PUT"])
         return router
@@ -115,6 +116,25 @@ class SubmitRoutes:
             picture, header = await self._picture_of(asked.image)
             accepted = await self._accept(asked, key, picture, header, began)
         return await self._answer(request, accepted)
+
+    async def retry(self, request: Request, job_id: str) -> JSONResponse:
+        """Submit an ended job once more, as a new job: the same picture, parameters and seed."""
+        began = time.perf_counter()
+        gateway = self._gateway
+        key = idempotency_key(request.headers.get("idempotency-key"))
+        seen = await gateway.find(request, job_id)
+        if seen.outcome is None or seen.row is None:
+            raise Refusal("job-not-ended", "Only a job that has ended can be run again.")
+        job = seen.row.job
+        asked = _asked_again(job)
+        self._admitted(asked)
+        try:
+            stored = await gateway.blobs.head(job.input.key)
+        except NotFound:
+            raise Refusal("picture-gone", "The job's input is no longer stored; submit its picture anew.") from None
+        picture = Uploaded(stored.key, stored.etag, stored.size_bytes)
+        header = PictureHeader(job.input.media_type, job.input.width, job.input.height)
+        return await self._answer(request, await self._accept(asked, key, picture, header, began, retry_of=job.id))
 
     async def new_upload(self, request: Request) -> JSONResponse:
         """A place to put a picture: PUT it to `put_url` before `expires_at`, then name `id` in POST /api/jobs."""
@@ -164,7 +184,13 @@ class SubmitRoutes:
         )
 
     async def _accept(
-        self, asked: Asked, key: str | None, picture: Given | Uploaded, header: PictureHeader, began: float
+        self,
+        asked: Asked,
+        key: str | None,
+        picture: Given | Uploaded,
+        header: PictureHeader,
+        began: float,
+        retry_of: str = "",
     ) -> Accepted:
         gateway, now = self._gateway, self._gateway.clock()
         model = self._admitted(asked)
@@ -178,6 +204,7 @@ class SubmitRoutes:
             picture=picture,
             header=header,
             metadata=asked.metadata,
+            retry_of=retry_of,
         )
         with gateway.live.accepting(model.slug):
             accepted = await gateway.intake.accept(submission, now)
@@ -203,14 +230,16 @@ class SubmitRoutes:
         limits, blobs = self._gateway.limits, self._gateway.blobs
         try:
             stored = await blobs.head(key)
+            if stored.size_bytes > limits.max_bytes:
+                # The store takes what it is sent, so only now is it known how much that was.
+                raise Refusal("body-too-large", f"The upload is over {limits.max_bytes} bytes; shrink the picture.")
             head = await blobs.get(key, limit_bytes=HEAD_BYTES)
             header = check_header(head, "", limits.max_pixels)
             if header is None and stored.size_bytes > len(head):
-                header = check_header(await blobs.get(key), "", limits.max_pixels)
+                whole = await blobs.get(key, limit_bytes=limits.max_bytes)
+                header = check_header(whole, "", limits.max_pixels)
         except NotFound:
             raise NotFound("Nothing was uploaded under this id, or it expired; PUT the picture first.") from None
-        if stored.size_bytes > limits.max_bytes:
-            raise Refusal("body-too-large", f"The upload is over {limits.max_bytes} bytes; shrink the picture.")
         if header is None:
             raise Refusal("unsupported-picture", "The upload ends within its header.")
         return Uploaded(key, stored.etag, stored.size_bytes), header
@@ -239,6 +268,17 @@ def _full(model: Model, waiting: int, eta_s: float | None) -> Refusal:
     detail = f"{waiting} jobs wait for {model.name}{work}; send it later."
     retry_after_s = min(LONGEST_RETRY_AFTER_S, max(1.0, room_s))
     return Refusal("backlog-full", detail, retry_after_s=retry_after_s, eta_s=eta_s)
+
+
+def _asked_again(job: Job) -> Asked:
+    """What was asked for the job, in a caller's words; a size only if the caller asked for one."""
+    left_out = {"exact"} if job.params.exact else {"exact", "width", "height"}
+    return Asked(
+        model_name=job.model,
+        priority=job.priority,
+        metadata=job.metadata,
+        **job.params.model_dump(exclude=left_out),
+    )
 
 
 def _merged(query: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, object]:

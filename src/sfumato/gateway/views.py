@@ -18,6 +18,7 @@ __all__ = [
     "JobLinks",
     "Sighting",
     "backlog_s",
+    "broken_json",
     "estimate",
     "job_json",
     "model_json",
@@ -143,6 +144,7 @@ def _asked(job: Job) -> dict[str, Any]:
         "prompt": job.params.prompt,
         "params": job.params.model_dump(mode="json", exclude={"prompt"}),
         "metadata": job.metadata,
+        "retry_of": job.retry_of or None,
         "created_at": rfc3339(job.created_at),
         "expires_at": rfc3339(job.expires_at),
     }
@@ -171,22 +173,35 @@ def _result(outcome: Outcome | None) -> dict[str, Any] | None:
     return outcome.picture.model_dump(include={"media_type", "width", "height", "size_bytes"})
 
 
-def model_json(model: Model, standing: Standing | None, waiting: Waiting, workers: Sequence[Alive], now: float) -> Any:
-    """A model as callers see it: `ready` has a worker, `starting` has only jobs, `idle` neither."""
+def model_json(
+    model: Model, standing: Standing | None, waiting: Waiting, workers: Sequence[Alive], trouble: str, now: float
+) -> dict[str, Any]:
+    """A model as callers see it: `ready` has a worker, `starting` has only jobs, `idle` neither.
+
+    `trouble` is why its last worker could not load it: without another one it is `broken`. So it is, whoever lives,
+    while its dispatcher hands nothing out because everything fails.
+    """
+    busy = waiting.jobs or (standing.running if standing else 0)
+    rests = standing.trouble if standing else ""
+    trouble = rests or ("" if workers else trouble)
+    state = "broken" if trouble else "ready" if workers else "starting" if busy else "idle"
+    about = {"name": model.name, "state": state, "summary": model.summary, "rules": model.rules.model_dump(mode="json")}
+    return about | {"backlog": _backlog(standing, waiting, now), "workers": len(workers), "trouble": trouble or None}
+
+
+def broken_json(name: str, trouble: str, standing: Standing | None, waiting: Waiting, now: float) -> dict[str, Any]:
+    """A model whose folder is at fault, so that nothing is known of it but its queue."""
+    about = {"name": name, "state": "broken", "summary": "", "rules": {}}
+    return about | {"backlog": _backlog(standing, waiting, now), "workers": 0, "trouble": trouble}
+
+
+def _backlog(standing: Standing | None, waiting: Waiting, now: float) -> dict[str, Any]:
     oldest = standing.oldest_created_at if standing else None
-    running = standing.running if standing else 0
     return {
-        "name": model.name,
-        "state": "ready" if workers else "starting" if waiting.jobs or running else "idle",
-        "summary": model.summary,
-        "rules": model.rules.model_dump(mode="json"),
-        "backlog": {
-            "waiting": waiting.jobs,
-            "running": running,
-            "oldest_s": round(max(0.0, now - oldest), 1) if oldest is not None else None,
-            "eta_s": backlog_s(waiting, standing),
-        },
-        "workers": len(workers),
+        "waiting": waiting.jobs,
+        "running": standing.running if standing else 0,
+        "oldest_s": round(max(0.0, now - oldest), 1) if oldest is not None else None,
+        "eta_s": backlog_s(waiting, standing),
     }
 
 

@@ -1,103 +1,118 @@
-"""Which models this service has, read from models.toml or a plain list of names (docs/models.md)."""
+"""Which models this service has, read from models.toml or a plain list of names (docs/models.md).
+
+A fault in the list itself spoils the whole list; a fault in what a model's folder holds leaves just that model out.
+"""
 
 import json
 import logging
-import re
-import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from types import MappingProxyType
+from typing import Any, Final, Self
 
-from pydantic import Field, ValidationError
-
-from sfumato.core.errors import SfumatoError, UnknownModel
-from sfumato.core.frozen import Frozen
-from sfumato.core.job import model_slug
+from sfumato.core.errors import UnknownModel
 from sfumato.core.params import ModelRules
+from sfumato.models.entry import Entry, Listed, parsed, said
 from sfumato.models.folder import default_rules
+from sfumato.models.model import BUNDLED, FOLDER, BadModels, BrokenModel, Lora, Model
 
-__all__ = ["BUNDLED", "BadModels", "Model", "Registry"]
-
-BackendName = Literal["onnx", "diffusers", "simulated"]
-Device = Literal["auto", "cpu", "cuda"]
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+__all__ = ["BUNDLED", "FOLDER", "BadModels", "BrokenModel", "Lora", "Model", "Registry"]
 
 log = logging.getLogger(__name__)
 
-BUNDLED: Final = "restyle"
 SLOTS_PER_ROW: Final = 4
 """With photos of 5 to 9 shapes a worker that holds four times what a call takes reaches 0.9 of its best throughput."""
-FOLDER: Final = Path(__file__).parent / "bundled" / BUNDLED
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,79}")
+LOOKED_AT: Final = (
+    ".",
+    "sfumato.json",
+    "model_index.json",
+    "unet/config.json",
+    "transformer/config.json",
+    "vae/config.json",
+    "scheduler/scheduler_config.json",
+)
+"""What a model's rules are read from: when one of them changes, a model that was left out is tried again."""
+
+Stamp = tuple[int, int, int]
 
 
-class BadModels(SfumatoError):
-    """The list of models can't be used; the message names the file and the place in it."""
-
-    slug = "bad-models"
-    title = "The list of models can't be used"
+class _Unfit(Exception):
+    """What a model's folder holds can't be served; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """One model that jobs can name.
+class _Broken:
+    """A model left out, why, and the stamps of its files when they were looked at."""
 
-    `slug` stands in topic and metric names; `batch` is how many rows a model call has at most; `slots` is how many jobs
-    one worker holds at once, more than that because a call takes jobs of one shape only; above `max_backlog`
-    waiting jobs new ones are answered 429; `device` and `dtype` are where and in which numbers its backend computes.
-    """
-
-    name: str
-    slug: str
-    backend: BackendName
-    path: Path
-    rules: ModelRules
-    max_backlog: int
-    batch: int
-    slots: int
-    summary: str
-    device: Device = "auto"
-    dtype: Dtype = "auto"
+    listed: Listed
+    trouble: str
+    stamps: tuple[Stamp | None, ...]
 
 
-class _Entry(Frozen):
-    """A [models.NAME] table as it may be written; without `path` it is the bundled model's files."""
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The list as it was read: the models that can be served, and those that can't, by name in the list's order."""
 
-    backend: BackendName = "onnx"
-    path: Path = FOLDER
-    summary: str = ""
-    batch: int = Field(4, ge=1, le=64)
-    slots: int | None = Field(None, ge=1, le=1024)
-    max_backlog: int = Field(10_000, ge=1)
-    device: Device = "auto"
-    dtype: Dtype = "auto"
-    rules: dict[str, Any] = Field(default_factory=dict)
+    names: tuple[str, ...]
+    models: Mapping[str, Model]
+    broken: Mapping[str, _Broken] = field(default_factory=dict)
+
+
+class _NoneLeft(BadModels):
+    """Every model of the list is left out."""
+
+    def __init__(self, broken: Sequence[_Broken]) -> None:
+        super().__init__(" ".join(f"{each.listed.where}: {each.trouble}" for each in broken))
+        self.broken = broken
 
 
 class Registry:
     """The models by name, in the order of the file; without a file, or with none in it, the bundled model alone."""
 
-    def __init__(self, models: Mapping[str, Model], file: Path | None, stamp: tuple[int, int] | None) -> None:
-        self._models, self._file, self._stamp = models, file, stamp
+    def __init__(self, reading: _Reading, file: Path | None, stamp: Stamp | None) -> None:
+        self._reading, self._file, self._stamp = reading, file, stamp
+        self._hopeless: Sequence[_Broken] = ()
 
     @classmethod
     def load(cls, file: Path | None, last: Path | None = None) -> Self:
         """Read `file`: models.toml, or with any other ending a plain list of names. A file that is not there may come.
 
-        While `file` is wrong, `last` stands in for it if there is one: what `keep` wrote when it was right.
+        While `file` is wrong, `last` stands in for it if there is one: what `keep` wrote when it was right. Models
+        whose folders are at fault are left out, and logged.
 
         Raises:
-            BadModels: it is not right; the message says where and what may stand there.
+            BadModels: it is not right, or no model in it can be served; the message says where and why.
         """
         stamp = _stamp(file)
         try:
-            return cls(_read(file), file, stamp)
+            registry = cls(_read(file), file, stamp)
         except BadModels as error:
             if file is None or last is None or not last.exists():
                 raise
             log.error("%s The models stay as they were.", error.detail)
-            return cls(_parsed(last.read_text("utf-8"), file), file, stamp)
+            registry = cls(_reading(last.read_text("utf-8"), file), file, stamp)
+        _log_broken(registry._reading)
+        return registry
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """As `load`, without a word in the log.
+
+        Raises:
+            BadModels: as in `load`.
+        """
+        stamp = _stamp(file)
+        return cls(_read(file), file, stamp)
+
+    @classmethod
+    def of(cls, text: str, file: Path) -> Self:
+        """The models of a list that is `text` and would stand in `file`; nothing is logged.
+
+        Raises:
+            BadModels: as in `load`.
+        """
+        return cls(_reading(text, file), file, None)
 
     def keep(self, last: Path) -> None:
         """Write down the list as it is now, for `load`; call it when `load` or `refresh` found it right."""
@@ -113,175 +128,233 @@ class Registry:
 
         Raises:
             UnknownModel: there is none; the error lists the known ones.
+            BrokenModel: it is listed, but its folder can't be served; the error says why.
         """
         try:
-            return self._models[name]
+            return self._reading.models[name]
         except KeyError:
+            if name in self.troubles:
+                raise BrokenModel(name, self.troubles[name]) from None
             raise UnknownModel(name, self.names()) from None
 
     def names(self) -> tuple[str, ...]:
-        """All names, in order."""
-        return tuple(self._models)
+        """The names of all that can be served, in order."""
+        return tuple(self._reading.models)
+
+    @property
+    def troubles(self) -> Mapping[str, str]:
+        """The models that are listed but left out: name → what is wrong with the folder, and what to do."""
+        return MappingProxyType({name: broken.trouble for name, broken in self._reading.broken.items()})
 
     def __iter__(self) -> Iterator[Model]:
-        return iter(tuple(self._models.values()))
+        return iter(tuple(self._reading.models.values()))
 
     def refresh(self) -> bool:
-        """Read the file again if it changed; whether the models did. A broken edit is logged and changes nothing."""
+        """Read the file again if it changed, and try again what was left out; whether the models changed.
+
+        A broken edit is logged and changes nothing.
+        """
         stamp = _stamp(self._file)
-        if stamp is None or stamp == self._stamp:
-            return False
-        self._stamp = stamp
+        before = self._reading
+        if stamp is None or (stamp == self._stamp and not any(map(_touched, self._hopeless))):
+            self._reading = _tried_again(before)
+            return self._reading.models != before.models
+        self._stamp, self._hopeless = stamp, ()
         try:
-            models = _read(self._file)
+            self._reading = _read(self._file)
         except BadModels as error:
+            self._hopeless = error.broken if isinstance(error, _NoneLeft) else ()
             log.error("%s The models stay as they were.", error.detail)
             return False
         except Exception:
             log.exception("%s: can't be read. The models stay as they were.", self._file)
             return False
-        changed = models != self._models
-        self._models = models
-        return changed
+        _log_broken(self._reading)
+        return self._reading.models != before.models
 
 
-def _stamp(file: Path | None) -> tuple[int, int] | None:
+def _stamp(file: Path | None) -> Stamp | None:
     try:
         found = file.stat() if file else None
     except OSError:
         return None
-    return (found.st_mtime_ns, found.st_size) if found else None
+    return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None
 
 
-def _read(file: Path | None) -> dict[str, Model]:
+def _stamps(listed: Listed) -> tuple[Stamp | None, ...]:
+    folder, entry = listed.folder / listed.entry.path, listed.entry
+    files = [*(folder / name for name in LOOKED_AT), *(listed.folder / lora.path for lora in entry.loras)]
+    return tuple(_stamp(file) for file in files)
+
+
+def _touched(broken: _Broken) -> bool:
+    return _stamps(broken.listed) != broken.stamps
+
+
+def _read(file: Path | None) -> _Reading:
     if file is None or not file.exists():
-        return _with_slugs_apart([_model(BUNDLED, {}, "the bundled model", Path())], "the bundled model")
+        return _bundled()
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadModels(f"{file}: can't be read: {error}.") from error
-    return _parsed(text, file)
+    return _reading(text, file)
 
 
-def _parsed(text: str, file: Path) -> dict[str, Model]:
-    models = _from_toml(text, file) if file.suffix == ".toml" else _from_names(text, file)
-    return _with_slugs_apart(models, str(file)) if models else _read(None)
+def _bundled() -> _Reading:
+    model = _model(Listed(BUNDLED, Entry(), "the bundled model", Path()))
+    return _Reading((BUNDLED,), {BUNDLED: model})
 
 
-def _from_toml(text: str, file: Path) -> list[Model]:
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadModels(f"{file}: {error}.") from error
-    _refuse_unknown(content, ("models",), str(file))
-    tables = content.get("models", {})
-    if not isinstance(tables, dict):
-        raise BadModels(f"{file}: models must be tables, written as [models.NAME].")
-    return [_model(name, table, f"{file}: [models.{name}]", file.parent) for name, table in tables.items()]
-
-
-def _from_names(text: str, file: Path) -> list[Model]:
+def _reading(text: str, file: Path) -> _Reading:
     models: dict[str, Model] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        name = line.strip()
-        if not name or name.startswith("#"):
+    broken: dict[str, _Broken] = {}
+    everything = parsed(text, file)
+    for listed in everything:
+        stamps = _stamps(listed)
+        try:
+            models[listed.name] = _model(listed)
+        except _Unfit as error:
+            broken[listed.name] = _Broken(listed, str(error), stamps)
+    if broken and not models:
+        raise _NoneLeft(tuple(broken.values()))
+    return _Reading(tuple(listed.name for listed in everything), models, broken) if models else _bundled()
+
+
+def _tried_again(reading: _Reading) -> _Reading:
+    """`reading`, with what was left out looked at again where its files changed."""
+    models, broken = dict(reading.models), dict(reading.broken)
+    for name, before in reading.broken.items():
+        if not _touched(before):
             continue
-        if name in models:
-            raise BadModels(f"{file}, line {number}: {name!r} stands here for the second time.")
-        models[name] = _model(name, {}, f"{file}, line {number}", file.parent)
-    return list(models.values())
+        stamps = _stamps(before.listed)
+        try:
+            models[name] = _model(before.listed)
+        except (_Unfit, BadModels) as error:
+            broken[name] = _Broken(before.listed, str(error), stamps)
+            if str(error) != before.trouble:
+                _log_left_out(broken[name])
+        else:
+            del broken[name]
+            log.info("model %s can be served again", name)
+    return _Reading(reading.names, {name: models[name] for name in reading.names if name in models}, broken)
 
 
-def _model(name: str, table: Any, where: str, folder: Path) -> Model:
-    if not _NAME.fullmatch(name):
-        raise BadModels(f"{where}: a name has up to 80 letters, digits and ' ._:/-' and begins with the first two.")
-    if not isinstance(table, dict):
-        raise BadModels(f"{where}: must be a table of {', '.join(_Entry.model_fields)}.")
-    _refuse_unknown(table, tuple(_Entry.model_fields), where)
+def _log_broken(reading: _Reading) -> None:
+    for broken in reading.broken.values():
+        _log_left_out(broken)
+
+
+def _log_left_out(broken: _Broken) -> None:
+    log.error("%s: %s The model is left out until then.", broken.listed.where, broken.trouble)
+
+
+def _model(listed: Listed) -> Model:
+    """The model that an entry and its folder make.
+
+    Raises:
+        BadModels: what the entry says does not go with its folder.
+        _Unfit: the folder is at fault.
+    """
+    entry, path = listed.entry, listed.folder / listed.entry.path
     try:
-        entry = _Entry.model_validate(table)
-    except ValidationError as error:
-        raise BadModels(f"{where}: {_said(error)}.") from error
-    if entry.backend != "diffusers" and (entry.device, entry.dtype) != ("auto", "auto"):
-        raise BadModels(f"{where}: device and dtype are for backend diffusers; {entry.backend} has no choice of them.")
-    path = folder / entry.path
-    if not path.is_dir():
-        raise BadModels(f"{where}: path {str(path)!r} is no folder.")
-    published = _published(path, entry.backend, where)
+        if not path.is_dir():
+            raise _Unfit(f"path {str(path)!r} is no folder. {_way_back(listed)}")
+        published = _published(path, entry.backend)
+        loras = tuple(_lora(listed.folder / lora.path, lora.weight) for lora in entry.loras)
+    except OSError as error:
+        raise _Unfit(f"{path} can't be read: {error}.") from error
     return Model(
-        name=name,
-        slug=model_slug(name),
+        name=listed.name,
+        slug=listed.slug,
         backend=entry.backend,
         path=path,
-        rules=_rules(published.get("rules", {}), entry.rules, where),
+        rules=_rules(published.get("rules", {}), entry.rules, listed.where, path),
         max_backlog=entry.max_backlog,
         batch=entry.batch,
-        slots=entry.slots or _published_slots(published, where) or SLOTS_PER_ROW * entry.batch,
+        slots=entry.slots or _published_slots(published, path) or SLOTS_PER_ROW * entry.batch,
         summary=entry.summary or str(published.get("summary", "")),
         device=entry.device,
         dtype=entry.dtype,
+        hub=entry.hub,
+        revision=entry.revision,
+        loras=loras,
+        output_filter=entry.output_filter,
+        attention_slicing=entry.attention_slicing,
+        vae_tiling=entry.vae_tiling,
+        cuda_graphs=entry.cuda_graphs,
     )
 
 
-def _published(path: Path, backend: str, where: str) -> dict[str, Any]:
+def _way_back(listed: Listed) -> str:
+    hub, revision = listed.entry.hub, listed.entry.revision
+    if not hub:
+        return "Put it there, or name the right one."
+    pinned = f" --revision {revision}" if revision else ""
+    return f"Fetch it again: sfumato models add {_quoted(listed.name)} {hub}{pinned}"
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if " " in name else name
+
+
+def _lora(path: Path, weight: float) -> Lora:
+    if not path.is_file():
+        raise _Unfit(f"loras: {path} is no file. Put it there, or take it out of loras.")
+    return Lora(path, weight)
+
+
+def _published(path: Path, backend: str) -> dict[str, Any]:
     """What a model's folder says of itself. A simulated one without a word takes the bundled model's rules."""
-    card = _card(path / "sfumato.json", where)
+    card = _card(path / "sfumato.json")
     if backend == "simulated" and not card:
-        return {"rules": _card(FOLDER / "sfumato.json", where)["rules"]}
+        return {"rules": _card(FOLDER / "sfumato.json")["rules"]}
     if backend != "diffusers":
         return card
     try:
         return card | {"rules": default_rules(path) | card.get("rules", {})}
     except ValueError as error:
-        raise BadModels(f"{where}: {error}.") from error
+        raise _Unfit(f"{said(error)}.") from error
+    except Exception as error:  # a stranger's files; whatever they hold, the other models go on
+        raise _Unfit(f"the configuration in {path} is no diffusers model's: {error!r}.") from error
 
 
-def _card(file: Path, where: str) -> dict[str, Any]:
+def _card(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
         content = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise BadModels(f"{where}: {file} can't be read: {error}.") from error
+    except ValueError as error:
+        raise _Unfit(f"{file} can't be read: {error}.") from error
     if not isinstance(content, dict) or not isinstance(content.get("rules", {}), dict):
-        raise BadModels(f"{where}: {file} must be an object, and its rules too.")
+        raise _Unfit(f"{file} must be an object, and its rules too.")
     return content
 
 
-def _published_slots(published: Mapping[str, Any], where: str) -> int | None:
+def _published_slots(published: Mapping[str, Any], path: Path) -> int | None:
     slots = published.get("slots")
     if slots is not None and not (isinstance(slots, int) and slots >= 1):
-        raise BadModels(f"{where}: slots in its sfumato.json is {slots!r}; it must be a whole number of at least 1.")
+        raise _Unfit(f"slots in {path / 'sfumato.json'} is {slots!r}; it must be a whole number of at least 1.")
     return slots
 
 
-def _rules(published: Mapping[str, Any], given: Mapping[str, Any], where: str) -> ModelRules:
-    known = tuple(ModelRules.model_fields)
-    _refuse_unknown(given, known, f"{where} rules")
+def _rules(published: Mapping[str, Any], given: Mapping[str, Any], where: str, path: Path) -> ModelRules:
     try:
-        return ModelRules.model_validate({"shapes": (), **published, **given}).check()
-    except ValidationError as error:
-        raise BadModels(f"{where} rules: {_said(error)}.") from error
+        return _checked({**published, **given})
     except ValueError as error:
-        raise BadModels(f"{where} rules: {error}") from error
+        # Whose fault is it? The folder's, unless all is well without what the list says, or only the list says it.
+        if ("shapes" in given and not published) or _sound(published):
+            raise BadModels(f"{where} rules: {said(error)}.") from error
+        raise _Unfit(f"the rules of {path}: {said(error)}. See docs/models.md for what they must say.") from error
 
 
-def _refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    unknown = [key for key in table if key not in known]
-    if unknown:
-        raise BadModels(f"{where}: {', '.join(unknown)} is not known here; known are: {', '.join(known)}.")
+def _sound(rules: Mapping[str, Any]) -> bool:
+    try:
+        _checked(rules)
+    except ValueError:
+        return False
+    return True
 
 
-def _said(error: ValidationError) -> str:
-    lines = ((".".join(str(part) for part in problem["loc"]), problem["msg"]) for problem in error.errors())
-    return "; ".join(f"{place}: {message}" for place, message in lines)
-
-
-def _with_slugs_apart(models: list[Model], where: str) -> dict[str, Model]:
-    """By name. Two names with one slug would share their topics."""
-    by_slug: dict[str, Model] = {}
-    for model in models:
-        other = by_slug.setdefault(model.slug, model)
-        if other is not model:
-            raise BadModels(f"{where}: {other.name!r} and {model.name!r} are too alike; rename one ({model.slug}).")
-    return {model.name: model for model in models}
+def _checked(rules: Mapping[str, Any]) -> ModelRules:
+    return ModelRules.model_validate({"shapes": (), **rules}).check()

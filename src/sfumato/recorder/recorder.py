@@ -21,7 +21,7 @@ from sfumato.core.ports import Broker, EventLog, Follower, JobRecorder, JobsLog,
 from sfumato.models.registry import Registry
 from sfumato.observability import count, gauge, setup_logging
 from sfumato.process import run, stop_on_signals
-from sfumato.recorder.sweep import Keep, Sweep
+from sfumato.recorder.sweep import Sweep, promised
 from sfumato.wiring import open_ports
 
 __all__ = ["Place", "Recorder", "serve"]
@@ -178,8 +178,7 @@ async def _serve(settings: Settings) -> None:
     registry = Registry.load(settings.models_file, settings.last_models_file)
     async with open_ports(settings) as ports:
         recorder = Recorder((model.slug for model in registry), ports.broker, ports.rows, ports.outcomes)
-        keep = Keep(settings.input_keep_s, settings.log_keep_s, settings.result_keep_s, settings.job_wait_s)
-        sweep = Sweep(keep, ports.blobs, ports.outcomes, ports.rows, ports.broker)
+        sweep = Sweep(promised(settings), ports.blobs, ports.outcomes, ports.rows, ports.broker)
         log.info("ready: %d models", len(registry.names()))
         async with asyncio.TaskGroup() as tasks:
             sweeping = tasks.create_task(_sweep_for_ever(sweep))

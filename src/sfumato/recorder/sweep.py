@@ -1,15 +1,16 @@
 """Removes what is kept longer than promised. What lasts how long is a promise of config.Settings, in order of need."""
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from sfumato.config import Settings
 from sfumato.core.errors import TransientError
 from sfumato.core.ports import Blobs, BlobSweep, JobRecorder, LogSweep, Outcomes
 from sfumato.observability import count
 
-__all__ = ["Keep", "Sweep"]
+__all__ = ["Keep", "Sweep", "promised"]
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,23 @@ class Keep:
     result_s: float
     wait_s: float
 
+    @property
+    def objects(self) -> Mapping[str, float]:
+        """Prefix → how long objects under it are kept, in the order in which they are swept."""
+        return {
+            "outputs/": self.result_s,
+            # A request is as old as its accept, its outcome as its end: no key is free again while an outcome holds.
+            "requests/": self.result_s + self.wait_s,
+            "inputs/": self.input_s,
+            "uploads/": UPLOAD_KEEP_S,
+            "previews/": PREVIEW_KEEP_S,
+        }
+
+
+def promised(settings: Settings) -> Keep:
+    """What the settings promise."""
+    return Keep(settings.input_keep_s, settings.log_keep_s, settings.result_keep_s, settings.job_wait_s)
+
 
 class SweptBlobs(Blobs, BlobSweep, Protocol):
     """A store whose objects are expired by us."""
@@ -45,12 +63,8 @@ class Sweep:
         # What points before what it points to: no row tells of an outcome, and no outcome of a picture, that is gone.
         await _swept("rows", self._rows.sweep(now - keep.result_s))
         await _swept("outcomes", self._outcomes.sweep(now - keep.result_s))
-        await _swept("outputs", self._objects("outputs/", now - keep.result_s))
-        # A request is as old as its accept, its outcome as its end: no key may be free again while an outcome holds.
-        await _swept("requests", self._objects("requests/", now - keep.result_s - keep.wait_s))
-        await _swept("inputs", self._objects("inputs/", now - keep.input_s))
-        await _swept("uploads", self._objects("uploads/", now - UPLOAD_KEEP_S))
-        await _swept("previews", self._objects("previews/", now - PREVIEW_KEEP_S))
+        for prefix, kept_s in keep.objects.items():
+            await _swept(prefix.rstrip("/"), self._objects(prefix, now - kept_s))
         await _swept("messages", self._logs.trim(now - keep.log_s))
 
     async def _objects(self, prefix: str, before: float) -> int:

@@ -20,7 +20,7 @@ from typing import BinaryIO, Final, NoReturn, ParamSpec, TypeVar
 from sfumato.core.errors import AlreadyExists, NotFound, TransientError, UnusableStore
 from sfumato.core.ports import BlobHead
 
-__all__ = ["FolderBlobs"]
+__all__ = ["FolderBlobs", "checked"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,11 +100,7 @@ class FolderBlobs:
             raise TransientError(f"{self._folder}: {error.strerror}. {_advice(error)}") from error
 
     def _path(self, key: str) -> Path:
-        if not KEY.fullmatch(key):
-            raise NotFound(
-                f"no object can have the key {key[:200]!r}; a key is names of letters, digits and ._- with / between."
-            )
-        return self._folder / key
+        return self._folder / checked(key)
 
     def _put(self, key: str, data: bytes, create_only: bool) -> str:
         path = self._path(key)
@@ -224,6 +220,19 @@ class FolderBlobs:
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < time.time() - LEFTOVER_AGE_S:
                     path.unlink()
+
+
+def checked(key: str) -> str:
+    """`key`, if an object can have it; the same in every store, so that none holds what another can't.
+
+    Raises:
+        NotFound: it can't.
+    """
+    if not KEY.fullmatch(key):
+        raise NotFound(
+            f"no object can have the key {key[:200]!r}; a key is names of letters, digits and ._- with / between."
+        )
+    return key
 
 
 def _some(heads: Iterator[BlobHead]) -> list[BlobHead]:

@@ -152,18 +152,17 @@ async def _work(settings: Settings, model: Model) -> None:
     threads = settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.live_workers))
     async with open_ports(settings) as ports:
         work, events = ports.broker.work(model.slug), ports.broker.events(model.slug)
-        options = backends.Options(threads, model.device, model.dtype)
         try:
             engine, where = await asyncio.to_thread(
                 open_engine,
                 model.backend,
                 model.path,
                 model.rules,
-                options,
+                _options(model, threads),
                 model.batch,
                 settings.data_dir / "caps",
             )
-            output_filter = OutputFilter("")
+            output_filter = OutputFilter(model.output_filter)
         except (backends.BackendUnusable, BadFilter) as error:
             last = Alive(at=time.time(), worker=name, slots=0, lanes=(), draining=True, trouble=error.detail)
             await events.append([last])
@@ -185,6 +184,18 @@ async def _work(settings: Settings, model: Model) -> None:
         log.info("ready: %s, %s, with %d slots on %d threads", model.name, where, model.slots, threads)
         await worker.run()
         await thread.close()
+
+
+def _options(model: Model, threads: int) -> backends.Options:
+    return backends.Options(
+        threads=threads,
+        device=model.device,
+        dtype=model.dtype,
+        loras=tuple(backends.Lora(lora.path, lora.weight) for lora in model.loras),
+        attention_slicing=model.attention_slicing,
+        vae_tiling=model.vae_tiling,
+        cuda_graphs=model.cuda_graphs,
+    )
 
 
 def serve(settings: Settings, model_name: str) -> int:

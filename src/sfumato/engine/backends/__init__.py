@@ -64,7 +64,7 @@ class Options:
     """How a model is to be run; a backend looks at what it has a choice of.
 
     `threads` is how many CPU threads it may use, 0 for as many as there are cores. `attention_slicing` and `vae_tiling`
-    trade speed for memory.
+    trade speed for memory; without `cuda_graphs` a network's calls are launched one by one.
     """
 
     threads: int = 0
@@ -73,6 +73,7 @@ class Options:
     loras: tuple[Lora, ...] = ()
     attention_slicing: bool = False
     vae_tiling: bool = False
+    cuda_graphs: bool = True
 
 
 class Prompt(NamedTuple):

@@ -58,7 +58,7 @@ class DiffusersBackend:
         transformers.utils.logging.disable_progress_bar()
         if options.threads:
             torch.set_num_threads(options.threads)
-        self._place = Place.choose(options.device, options.dtype, adapter.on_cuda)
+        self._place = Place.choose(options, adapter.on_cuda)
         self._pace = Pace(self._place)
         self._family = adapter(folder, self._place)
         self._vae = self._family.vae

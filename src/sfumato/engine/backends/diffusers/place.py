@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from sfumato.engine.backends import BackendUnusable
+from sfumato.engine.backends import BackendUnusable, Options
 from sfumato.engine.backends.diffusers.graphs import Replayed, record_on_cuda
 
 __all__ = ["Pace", "Place"]
@@ -20,23 +20,25 @@ class Place:
 
     device: torch.device
     dtype: torch.dtype
+    graphs: bool = True
 
     @classmethod
-    def choose(cls, device: str, dtype: str, on_cuda: torch.dtype) -> "Place":
+    def choose(cls, options: Options, on_cuda: torch.dtype) -> "Place":
         """`auto` is CUDA where there is one, else the CPU; and float32 on the CPU, `on_cuda` elsewhere.
 
         Raises:
             BackendUnusable: CUDA was asked for and torch sees none.
         """
         has_cuda = torch.cuda.is_available()
-        if device == "cuda" and not has_cuda:
+        if options.device == "cuda" and not has_cuda:
             raise BackendUnusable(
                 "device is 'cuda', but torch finds no CUDA device; check the driver and that torch was installed "
                 "with CUDA, or write device = 'cpu'."
             )
-        place = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
+        place = torch.device("cuda" if has_cuda and options.device != "cpu" else "cpu")
         usual = on_cuda if place.type == "cuda" else torch.float32
-        return cls(place, usual if dtype == "auto" else getattr(torch, dtype))
+        dtype = usual if options.dtype == "auto" else getattr(torch, options.dtype)
+        return cls(place, dtype, options.cuda_graphs)
 
     @property
     def on_cuda(self) -> bool:
@@ -63,7 +65,7 @@ class Place:
 
     def fast(self, network: Any, shared: Sequence[str] = ()) -> Callable[..., tuple[torch.Tensor]]:
         """The network as the device runs it fastest; `shared` are its inputs without an axis of rows."""
-        return Replayed(network, record_on_cuda(), frozenset(shared)) if self.on_cuda else network
+        return Replayed(network, record_on_cuda(), frozenset(shared)) if self.on_cuda and self.graphs else network
 
     def settle(self, module: Any) -> Any:
         """The module here, for inference."""

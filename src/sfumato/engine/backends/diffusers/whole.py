@@ -43,7 +43,7 @@ class DiffusersPipeline:
         diffusers.utils.logging.disable_progress_bar()
         if options.threads:
             torch.set_num_threads(options.threads)
-        self._place = Place.choose(options.device, options.dtype, torch.bfloat16)
+        self._place = Place.choose(options, torch.bfloat16)
         try:
             found = diffusers.AutoPipelineForImage2Image.from_pretrained(
                 path, use_safetensors=True, local_files_only=True, dtype=self._place.dtype

@@ -1,0 +1,90 @@
+"""The broker of a cluster: Apache Kafka, shared by any number of hosts."""
+
+from pathlib import Path
+from typing import Final
+
+from sfumato.broker.kafka_client import Access
+from sfumato.broker.kafka_events import KafkaEvents
+from sfumato.broker.kafka_follower import KafkaFollower
+from sfumato.broker.kafka_jobs import KafkaJobs
+from sfumato.broker.kafka_producer import KafkaProducer
+from sfumato.broker.kafka_protocol import GroupProtocol, Groups
+from sfumato.broker.kafka_topics import EVENT_PARTITIONS, Topic, Topics
+from sfumato.broker.kafka_work import KafkaWork
+from sfumato.core.events import Event, Unreadable, decode_event, decode_job
+from sfumato.core.job import Job
+
+__all__ = ["KafkaBroker"]
+
+DAY_S: Final = 86_400.0
+
+
+class KafkaBroker:
+    """Opens logs and queues as topics `<prefix>.jobs|work|events.<slug>` (core.ports.Broker), made when missing.
+
+    `replication` is the number of copies of each message; one broker less may be there for a message to be taken.
+    A model's work has `work_partitions` lanes: no more workers than that get work at the same time. A reader or
+    receiver silent for `takeover_s` is taken for dead. `log_keep_s` and `work_keep_s` are for topics made here. What is
+    written is unknown when Kafka did not acknowledge it within `answer_s`.
+    """
+
+    def __init__(
+        self,
+        servers: str,
+        *,
+        takeover_s: float,
+        replication: int = 1,
+        work_partitions: int = 16,
+        group_protocol: GroupProtocol = "auto",
+        log_keep_s: float = 7 * DAY_S,
+        work_keep_s: float = DAY_S,
+        answer_s: float = 1.8,
+        prefix: str = "sfumato",
+        security_protocol: str = "plaintext",
+        sasl_mechanism: str = "",
+        sasl_username: str = "",
+        sasl_password: str = "",
+        ssl_ca: Path | None = None,
+        ssl_certificate: Path | None = None,
+        ssl_key: Path | None = None,
+    ) -> None:
+        self._access = Access(
+            servers, security_protocol, sasl_mechanism, sasl_username, sasl_password, ssl_ca, ssl_certificate, ssl_key
+        )
+        self._prefix, self._work_partitions = prefix, work_partitions
+        self._log_keep_s, self._work_keep_s = log_keep_s, work_keep_s
+        self._topics = Topics(self._access, replication, answer_s)
+        self._producer = KafkaProducer(self._access, answer_s, self._topics.gone)
+        self._groups = Groups(self._access, self._topics, takeover_s, group_protocol)
+        self._ends: list[KafkaJobs | KafkaWork | KafkaEvents] = []
+
+    def jobs(self, model: str) -> KafkaJobs:
+        topic = Topic(f"{self._prefix}.jobs.{model}", 1, self._log_keep_s)
+        follower: KafkaFollower[Job | Unreadable] = KafkaFollower(self._access, self._topics, topic, decode_job)
+        end = KafkaJobs(topic, self._topics, self._producer, self._groups, follower)
+        self._ends.append(end)
+        return end
+
+    def work(self, model: str) -> KafkaWork:
+        topic = Topic(f"{self._prefix}.work.{model}", self._work_partitions, self._work_keep_s, grows=True)
+        end = KafkaWork(topic, self._topics, self._producer, self._groups)
+        self._ends.append(end)
+        return end
+
+    def events(self, model: str) -> KafkaEvents:
+        topic = Topic(f"{self._prefix}.events.{model}", EVENT_PARTITIONS, self._log_keep_s)
+        follower: KafkaFollower[Event | Unreadable] = KafkaFollower(self._access, self._topics, topic, decode_event)
+        end = KafkaEvents(topic, self._topics, self._producer, follower)
+        self._ends.append(end)
+        return end
+
+    async def trim(self, before: float) -> int:
+        """Nothing: Kafka removes by itself what is older than a topic keeps."""
+        return 0
+
+    async def close(self) -> None:
+        """Close every end, and send what was handed over."""
+        for end in self._ends:
+            await end.close()
+        await self._producer.close()
+        await self._topics.close()

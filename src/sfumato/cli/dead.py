@@ -1,0 +1,59 @@
+"""Verbs for dead letters: jobs that were given up because workers died running them, and nothing else."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sfumato.cli.each import JobIds, each
+from sfumato.cli.options import DEFAULT_URL, AsJson, Url, client
+from sfumato.cli.verb import Verb, Verbs
+
+if TYPE_CHECKING:
+    from sfumato.client import Client
+
+__all__ = ["add_to"]
+
+DEAD_LETTER = "urn:sfumato:problem:dead-letter"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these verbs to the command, below `dead`."""
+    dead = typer.Typer(
+        cls=Verbs, help="Jobs that were given up because they ended their workers.", no_args_is_help=True
+    )
+    dead.command("list", cls=Verb)(list_them)
+    dead.command(cls=Verb)(retry)
+    dead.command(cls=Verb)(drop)
+    app.add_typer(dead, name="dead", rich_help_panel="Run the service")
+
+
+def list_them(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All failed jobs, whatever they failed of.")] = False,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """List dead letters, newest first, one a line with its reason."""
+    from sfumato.cli import show
+
+    with client(context, url) as service:
+        for job in service.jobs(model_name=model, status="failed"):
+            if failed or (job.error and job.error.type == DEAD_LETTER):
+                why = job.error.detail if job.error else ""
+                show.line(show.as_json(job) if as_json else f"{job.id}  {job.model_name}  {why}")
+
+
+def retry(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
+    """Submit ended jobs once more, as new jobs; prints each one's new id."""
+    each(context, url, job_ids, lambda service, job_id: f"{job_id} → {service.retry(job_id).id}")
+
+
+def drop(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
+    """Delete ended jobs with their pictures."""
+
+    def dropped(service: "Client", job_id: str) -> str:
+        service.delete(job_id)
+        return f"{job_id} deleted"
+
+    each(context, url, job_ids, dropped)

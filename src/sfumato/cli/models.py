@@ -1,0 +1,104 @@
+"""Verbs about models: those of a running service, and the list that a service on this machine reads."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sfumato.cli.options import DEFAULT_URL, AsJson, Url, client
+from sfumato.cli.verb import Verb, Verbs
+
+if TYPE_CHECKING:
+    from sfumato.models.list_file import Added
+
+__all__ = ["add_to"]
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="What jobs call the model.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Data folder whose models.toml is meant. By default ./sfumato-data.")
+]
+ListFile = Annotated[Path | None, typer.Option("--models", dir_okay=False, help="The models.toml that is meant.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these verbs to the command, below `models`; the bare word is its `list`."""
+    group = typer.Typer(cls=Verbs, help="The models: list those of a service, add one, remove one.")
+    group.callback(invoke_without_command=True)(models)
+    group.command("list", cls=Verb)(list_models)
+    group.command(cls=Verb)(add)
+    group.command(cls=Verb)(remove)
+    app.add_typer(group, name="models", rich_help_panel="Make pictures")
+
+
+def models(context: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """The models: list those of a service, add one, remove one."""
+    if context.invoked_subcommand is None:
+        list_models(context, as_json, url)
+    elif any(_typed(context, option) for option in ("as_json", "url")):
+        raise typer.BadParameter(f"write options behind {context.invoked_subcommand}")
+
+
+def list_models(context: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """List the models of a service, and what waits for each."""
+    from sfumato.cli import show
+
+    with client(context, url) as service:
+        found = service.models()
+    if as_json:
+        for model in found:
+            show.line(show.as_json(model))
+    else:
+        show.show_models(found)
+
+
+def add(
+    name: Name,
+    source: Annotated[str, typer.Argument(metavar="PATH|HUB_ID", help="A folder, or a hub's owner/name to fetch.")],
+    revision: Annotated[
+        str, typer.Option(help="Branch, tag or commit of the hub's model. By default its newest.")
+    ] = "",
+    backend: Annotated[
+        Literal["onnx", "diffusers"] | None, typer.Option(help="What runs it. By default told by its files.")
+    ] = None,
+    data_dir: DataDir = None,
+    models: ListFile = None,
+) -> None:
+    """Add a model to the list in models.toml; a running service takes it up by itself."""
+    from sfumato.config import load_settings_before_list
+    from sfumato.models.adding import add as add_model
+
+    settings = load_settings_before_list(data_dir=data_dir, models=models)
+    file = settings.models_file
+    added = add_model(file, name, source, revision=revision, backend=backend or "", cache=settings.models_cache)
+    sys.stdout.write(f"{_told(added)}\n")
+    if added.kept_bundled:
+        sys.stdout.write(f"{file} names restyle too now, the bundled model, so that it goes on being served\n")
+
+
+def remove(name: Name, data_dir: DataDir = None, models: ListFile = None) -> None:
+    """Remove a model from the list in models.toml; its files stay. Jobs that wait for it wait until they expire."""
+    from sfumato.config import load_settings_before_list
+    from sfumato.models.list_file import remove as remove_model
+
+    file = load_settings_before_list(data_dir=data_dir, models=models).models_file
+    left = remove_model(file, name)
+    served = f"left: {', '.join(left)}" if left else "none is left, so the bundled model restyle is served"
+    sys.stdout.write(f"removed {name} from {file}; {served}\n")
+
+
+def _typed(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _told(added: "Added") -> str:
+    from sfumato.models.kind import pipeline_of
+
+    model = added.model
+    shapes = ", ".join(f"{shape.width}x{shape.height}" for shape in model.rules.shapes)
+    kind = pipeline_of(model.path) or "a model"
+    return (
+        f"added {model.name}: {kind}, {model.backend}, shapes {shapes}; "
+        "a running service has it in some seconds (sfumato models), else start one: sfumato up"
+    )

@@ -1,0 +1,1 @@
+"""The one parent of all processes: what it starts stays started, and ends with it."""

@@ -1,0 +1,60 @@
+"""`sfumato up`: the whole service as children of one parent, over SQLite and a folder.
+
+The parent binds the listening socket and hands it down, so a gateway that restarts loses no connection.
+"""
+
+import asyncio
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from sfumato.config import Settings, child_environment
+from sfumato.models.registry import Registry
+from sfumato.observability import setup_logging
+from sfumato.process import stop_on_signals
+from sfumato.supervisor.keeping import Role, Supervisor, of_ours
+from sfumato.supervisor.place import address_of, listen, only_one, say_when_ready
+from sfumato.supervisor.workers import follow_models
+
+__all__ = ["up"]
+
+
+def up(settings: Settings) -> int:
+    """Run the embedded service until SIGINT or SIGTERM; gives the exit status.
+
+    Raises:
+        CannotStart: the port is taken, the data folder can't be written, is full, or another service runs on it.
+    """
+    setup_logging("up", settings.log_level, settings.log_format)
+    folder = settings.data_dir.absolute()
+    with only_one(folder):
+        metrics_dir = folder / "metrics"
+        shutil.rmtree(metrics_dir, ignore_errors=True)
+        metrics_dir.mkdir()
+        with listen(settings.host, settings.port) as listener:
+            host, port = listener.getsockname()[:2]
+            changes = {"data_dir": folder, "metrics_dir": metrics_dir, "port": port}
+            return asyncio.run(_run(settings.model_copy(update=changes), listener, address_of(host, port), metrics_dir))
+
+
+async def _run(settings: Settings, listener: socket.socket, address: str, metrics_dir: Path) -> int:
+    registry = Registry.load(settings.models_file)
+    registry.keep(settings.last_models_file)
+    settings = settings.model_copy(update={"live_workers": max(1, settings.workers * len(registry.names()))})
+    lifeline, ours = os.pipe()
+    stop = stop_on_signals()
+    supervisor = Supervisor(child_environment(settings), lifeline, metrics_dir)
+    try:
+        fd = listener.fileno()
+        supervisor.start(Role("gateway", of_ours("gateway", "--fd", str(fd)), stops=0, grace_s=3.0, fds=(fd,)))
+        supervisor.start(Role("dispatcher", of_ours("dispatcher"), stops=1, grace_s=2.0))
+        supervisor.start(Role("recorder", of_ours("recorder"), stops=3, grace_s=2.0))
+        ready = asyncio.create_task(say_when_ready(address))
+        await follow_models(supervisor, registry, settings, stop)
+        ready.cancel()
+        await supervisor.stop_all()
+    finally:
+        os.close(lifeline)
+        os.close(ours)
+    return 0

@@ -1,0 +1,101 @@
+"""Where a service starts: its data folder held, its port bound, and the word that it is ready."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import shutil
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from sfumato.core.errors import SfumatoError
+
+__all__ = ["CannotStart", "address_of", "listen", "only_one", "say_when_ready"]
+
+log = logging.getLogger(__name__)
+
+LEAST_FREE_BYTES = 64 * 1024 * 1024
+READY_WITHIN_S = 60.0
+
+
+class CannotStart(SfumatoError):
+    """The service can't start here; the message says what to change."""
+
+    slug = "cannot-start"
+    title = "The service can't start"
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the data folder: it exists, can be written, has room, and no other `sfumato up` runs on it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "up.lock").open("a")
+    except OSError as error:
+        raise CannotStart(
+            f"the data folder {folder} can't be written ({error.strerror}). "
+            "Choose another with --data-dir, or mend its permissions."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CannotStart(
+                f"another service runs on {folder}. Stop it, or choose another folder with --data-dir."
+            ) from error
+        free = shutil.disk_usage(folder).free
+        if free < LEAST_FREE_BYTES:
+            raise CannotStart(
+                f"the disk of {folder} has {free // 2**20} MiB left; {LEAST_FREE_BYTES // 2**20} are needed. "
+                "Free some, or choose another folder with --data-dir."
+            )
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket to hand down, so that a child that restarts loses no connection: they wait in its backlog.
+
+    Raises:
+        CannotStart: the port is taken or the address is not this host's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise CannotStart(
+            f"can't listen on {host}:{port} ({error.strerror}). Choose another --port, or stop what uses it."
+        ) from error
+    return listener
+
+
+def address_of(host: str, port: int) -> str:
+    """The address under which what listens there is reached from here."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}"
+
+
+async def say_when_ready(address: str) -> None:
+    """Log that the service answers at `address`, or that it still does not after a minute."""
+    deadline = time.monotonic() + READY_WITHIN_S
+    while not await asyncio.to_thread(_answers, f"{address}/readyz"):
+        if time.monotonic() > deadline:
+            log.error("the gateway is not ready after %.0f s; see its lines above", READY_WITHIN_S)
+            return
+        await asyncio.sleep(0.05)
+    log.info("ready on %s, reference on %s/docs", address, address)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2.0) as answer:  # noqa: S310 - our own address
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
