@@ -53,15 +53,15 @@ def problem(answer: tuple[int, dict[str, str], bytes], slug: str) -> dict[str, A
 # Tiny servers
 
 
-def test_requests_are_shared_out(tmp_path: Path, two: tuple[Upstream, Upstream]) -> None:
-    with door(tmp_path, *(each.address for each in two)) as address:
+def test_requests_are_shared_out(server_folder: Path, two: tuple[Upstream, Upstream]) -> None:
+    with door(server_folder, *(each.address for each in two)) as address:
         servers = {json.loads(ask(address, "GET", "/api/jobs")[2])["server"] for _ in range(20)}
 
     assert servers == {each.address for each in two}
 
 
 def test_gateway_hears_who_asked_and_for_what_from_the_door_alone(
-    tmp_path: Path, two: tuple[Upstream, Upstream]
+    server_folder: Path, two: tuple[Upstream, Upstream]
 ) -> None:
     lies = {
         "X_Forwarded_For": "6.6.6.6",
@@ -69,7 +69,7 @@ def test_gateway_hears_who_asked_and_for_what_from_the_door_alone(
         "X_Forwarded_Host": "evil",
         "Forwarded": "for=6",
     }
-    with door(tmp_path, two[0].address) as address:
+    with door(server_folder, two[0].address) as address:
         _, _, body = ask(address, "GET", "/", Host="pictures.example:8443", **lies)
 
     heard = {name: value for name, value in json.loads(body)["headers"].items() if "orward" in name or name == "Host"}
@@ -78,19 +78,19 @@ def test_gateway_hears_who_asked_and_for_what_from_the_door_alone(
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_gateway_that_dies_over_a_request_costs_the_client_nothing(
-    tmp_path: Path, two: tuple[Upstream, Upstream], method: str
+    server_folder: Path, two: tuple[Upstream, Upstream], method: str
 ) -> None:
     two[0].dying = True
-    with door(tmp_path, *(each.address for each in two)) as address:
+    with door(server_folder, *(each.address for each in two)) as address:
         statuses = [ask(address, method, "/api/jobs/1")[0] for _ in range(10)]
 
     assert statuses == [200] * 10
     assert two[0].came
 
 
-def test_post_that_was_sent_is_never_sent_again(tmp_path: Path, two: tuple[Upstream, Upstream]) -> None:
+def test_post_that_was_sent_is_never_sent_again(server_folder: Path, two: tuple[Upstream, Upstream]) -> None:
     two[0].dying = two[1].dying = True
-    with door(tmp_path, *(each.address for each in two)) as address:
+    with door(server_folder, *(each.address for each in two)) as address:
         answer = ask(address, "POST", "/api/diffusion", b"picture")
 
     assert problem(answer, "try-again")
@@ -99,18 +99,18 @@ def test_post_that_was_sent_is_never_sent_again(tmp_path: Path, two: tuple[Upstr
 
 
 def test_post_goes_to_another_gateway_when_the_first_can_not_be_reached(
-    tmp_path: Path, two: tuple[Upstream, Upstream]
+    server_folder: Path, two: tuple[Upstream, Upstream]
 ) -> None:
     nobody = f"127.0.0.1:{free_ports(1)[0]}"
-    with door(tmp_path, nobody, two[0].address) as address:
+    with door(server_folder, nobody, two[0].address) as address:
         answers = [json.loads(ask(address, "POST", "/api/diffusion", b"picture")[2]) for _ in range(6)]
 
     assert [answer["bytes"] for answer in answers] == [7] * 6
     assert len(two[0].came) == 6
 
 
-def test_without_any_gateway_a_client_is_told_to_try_again(tmp_path: Path) -> None:
-    with upstream() as only, door(tmp_path, only.address) as address:
+def test_without_any_gateway_a_client_is_told_to_try_again(server_folder: Path) -> None:
+    with upstream() as only, door(server_folder, only.address) as address:
         only.dying = True
         answer = ask(address, "GET", "/api/jobs")
 
@@ -118,8 +118,8 @@ def test_without_any_gateway_a_client_is_told_to_try_again(tmp_path: Path) -> No
     assert answer[1]["Retry-After"] == "1"
 
 
-def test_each_line_of_a_stream_arrives_when_it_is_sent(tmp_path: Path, two: tuple[Upstream, Upstream]) -> None:
-    with door(tmp_path, two[0].address) as address:
+def test_each_line_of_a_stream_arrives_when_it_is_sent(server_folder: Path, two: tuple[Upstream, Upstream]) -> None:
+    with door(server_folder, two[0].address) as address:
         connection = http.client.HTTPConnection(address, timeout=10)
         connection.request("GET", "/api/jobs/1/events")
         lines = connection.getresponse()
@@ -130,8 +130,8 @@ def test_each_line_of_a_stream_arrives_when_it_is_sent(tmp_path: Path, two: tupl
         connection.close()
 
 
-def test_body_over_the_limit_is_refused_before_it_is_sent(tmp_path: Path, two: tuple[Upstream, Upstream]) -> None:
-    with door(tmp_path, two[0].address) as address:
+def test_body_over_the_limit_is_refused_before_it_is_sent(server_folder: Path, two: tuple[Upstream, Upstream]) -> None:
+    with door(server_folder, two[0].address) as address:
         host, port = address.split(":")
         with socket.create_connection((host, int(port)), timeout=10) as connection:
             head = f"POST /api/diffusion HTTP/1.1\r\nHost: x\r\nContent-Length: {MOST_BYTES + 1}\r\n\r\n"
@@ -146,14 +146,14 @@ def test_body_over_the_limit_is_refused_before_it_is_sent(tmp_path: Path, two: t
     assert len(two[0].came) == 1
 
 
-def test_head_that_is_too_large_is_refused_in_our_words(tmp_path: Path, two: tuple[Upstream, Upstream]) -> None:
-    with door(tmp_path, two[0].address) as address:
+def test_head_that_is_too_large_is_refused_in_our_words(server_folder: Path, two: tuple[Upstream, Upstream]) -> None:
+    with door(server_folder, two[0].address) as address:
         assert problem(ask(address, "GET", "/?prompt=" + "x" * 70_000), "headers-too-large")
         assert problem(ask(address, "GET", "/", X_Long="x" * 70_000), "headers-too-large")
 
 
-def test_one_address_that_asks_for_too_much_is_told_so(tmp_path: Path, two: tuple[Upstream, Upstream]) -> None:
-    with door(tmp_path, two[0].address, rate_per_s=1) as address:
+def test_one_address_that_asks_for_too_much_is_told_so(server_folder: Path, two: tuple[Upstream, Upstream]) -> None:
+    with door(server_folder, two[0].address, rate_per_s=1) as address:
         answers = [ask(address, "GET", "/api/jobs") for _ in range(20)]
 
     assert answers[0][0] == 200
@@ -162,15 +162,15 @@ def test_one_address_that_asks_for_too_much_is_told_so(tmp_path: Path, two: tupl
     assert refused[1]["Retry-After"] == "1"
 
 
-def test_numbers_of_one_gateway_are_not_shown(tmp_path: Path, two: tuple[Upstream, Upstream]) -> None:
-    with door(tmp_path, two[0].address) as address:
+def test_numbers_of_one_gateway_are_not_shown(server_folder: Path, two: tuple[Upstream, Upstream]) -> None:
+    with door(server_folder, two[0].address) as address:
         assert problem(ask(address, "GET", "/metrics"), "no-such-route")
 
 
-def test_killed_door_opens_again(tmp_path: Path, two: tuple[Upstream, Upstream]) -> None:
+def test_killed_door_opens_again(server_folder: Path, two: tuple[Upstream, Upstream]) -> None:
     (port,) = free_ports(1)
-    recipe = nginx(tmp_path, port, [two[0].address], max_upload_bytes=UPLOAD_BYTES)
-    with running(recipe, tmp_path / "nginx.log") as server:
+    recipe = nginx(server_folder, port, [two[0].address], max_upload_bytes=UPLOAD_BYTES)
+    with running(recipe, server_folder / "nginx.log") as server:
         server.kill()
         server.start()
         assert ask(f"127.0.0.1:{port}", "GET", "/")[0] == 200
@@ -190,12 +190,13 @@ def gateway(folder: Path, port: int, **settings: str) -> Recipe:
 
 
 @pytest.fixture
-def gateways(tmp_path: Path) -> Iterator[list[Server]]:
+def gateways(server_folder: Path) -> Iterator[list[Server]]:
     """Two, over one folder."""
     with ExitStack() as servers:
         ports = free_ports(2)
         yield [
-            servers.enter_context(running(gateway(tmp_path, port), tmp_path / f"gateway-{port}.log")) for port in ports
+            servers.enter_context(running(gateway(server_folder, port), server_folder / f"gateway-{port}.log"))
+            for port in ports
         ]
 
 
@@ -203,8 +204,8 @@ def addresses(gateways: list[Server]) -> list[str]:
     return [f"127.0.0.1:{server.recipe.name.split()[1]}" for server in gateways]
 
 
-def test_links_begin_with_the_address_that_the_client_used(tmp_path: Path, gateways: list[Server]) -> None:
-    with door(tmp_path, *addresses(gateways)) as address:
+def test_links_begin_with_the_address_that_the_client_used(server_folder: Path, gateways: list[Server]) -> None:
+    with door(server_folder, *addresses(gateways)) as address:
         status, accepted = post_picture(f"http://{address}", picture(), model_name="restyle", prompt="neon")
         assert status == 202
         link = re.fullmatch(rf"http://{address}(/api/jobs/.*)", accepted["result_url"])
@@ -216,16 +217,18 @@ def test_links_begin_with_the_address_that_the_client_used(tmp_path: Path, gatew
 
 
 @pytest.mark.parametrize(("trusted", "scheme"), [("10.0.0.0/8, 127.0.0.1", "https"), ("10.0.0.0/8", "http")])
-def test_gateway_believes_the_proxies_it_was_told_of_and_no_others(tmp_path: Path, trusted: str, scheme: str) -> None:
+def test_gateway_believes_the_proxies_it_was_told_of_and_no_others(
+    server_folder: Path, trusted: str, scheme: str
+) -> None:
     (port,) = free_ports(1)
-    with running(gateway(tmp_path, port, SFUMATO_TRUSTED_PROXIES=trusted), tmp_path / "gateway.log"):
+    with running(gateway(server_folder, port, SFUMATO_TRUSTED_PROXIES=trusted), server_folder / "gateway.log"):
         _, _, body = ask(f"127.0.0.1:{port}", "POST", "/api/uploads", Host="a.example", X_Forwarded_Proto="https")
 
     assert json.loads(body)["put_url"].startswith(f"{scheme}://a.example/api/uploads/")
 
 
-def test_killed_gateway_gives_no_error_for_what_may_be_asked_again(tmp_path: Path, gateways: list[Server]) -> None:
-    with door(tmp_path, *addresses(gateways)) as address:
+def test_killed_gateway_gives_no_error_for_what_may_be_asked_again(server_folder: Path, gateways: list[Server]) -> None:
+    with door(server_folder, *addresses(gateways)) as address:
         statuses = [ask(address, "GET", "/api/models")[0] for _ in range(10)]
         gateways[0].kill()
         statuses += [ask(address, "GET", "/api/models")[0] for _ in range(30)]
@@ -235,8 +238,8 @@ def test_killed_gateway_gives_no_error_for_what_may_be_asked_again(tmp_path: Pat
     assert status == 202
 
 
-def test_picture_over_the_limit_is_refused_whoever_sees_it_first(tmp_path: Path, gateways: list[Server]) -> None:
-    with door(tmp_path, *addresses(gateways)) as address:
+def test_picture_over_the_limit_is_refused_whoever_sees_it_first(server_folder: Path, gateways: list[Server]) -> None:
+    with door(server_folder, *addresses(gateways)) as address:
         for size in (UPLOAD_BYTES + 1, MOST_BYTES + 1):
             body = b"\x89PNG\r\n\x1a\n" + b"x" * size
             query = "/api/diffusion?model_name=restyle&prompt=neon"

@@ -20,8 +20,8 @@ def port() -> int:
 
 
 @pytest.fixture
-def server(tmp_path: Path, port: int) -> Iterator[Server]:
-    with running(postgres(tmp_path / "postgres", port), tmp_path / "postgres.log") as server:
+def server(server_folder: Path, port: int) -> Iterator[Server]:
+    with running(postgres(server_folder / "postgres", port), server_folder / "postgres.log") as server:
         yield server
 
 
@@ -39,8 +39,8 @@ def test_server_is_our_own_child_and_what_it_started_dies_with_it(server: Server
     poll(lambda: not any(Path(f"/proc/{worker}/exe").exists() for worker in workers))
 
 
-def test_killed_server_starts_again_with_what_it_kept(server: Server, tmp_path: Path, port: int) -> None:
-    address = postgres_url(tmp_path / "postgres", port)
+def test_killed_server_starts_again_with_what_it_kept(server: Server, server_folder: Path, port: int) -> None:
+    address = postgres_url(server_folder / "postgres", port)
     say(address, "CREATE TABLE kept (word text); INSERT INTO kept VALUES ('here')")
 
     for _ in range(2):
@@ -50,8 +50,8 @@ def test_killed_server_starts_again_with_what_it_kept(server: Server, tmp_path: 
         assert say(address, "SELECT word FROM kept") == "here"
 
 
-def test_folder_is_made_once_and_its_password_is_nobody_elses(tmp_path: Path, port: int) -> None:
-    folder = tmp_path / "postgres"
+def test_folder_is_made_once_and_its_password_is_nobody_elses(server_folder: Path, port: int) -> None:
+    folder = server_folder / "postgres"
 
     first, second = postgres(folder, port), postgres(folder, port)
 
@@ -60,8 +60,8 @@ def test_folder_is_made_once_and_its_password_is_nobody_elses(tmp_path: Path, po
     assert postgres_url(folder, port) == postgres_url(folder, port)
 
 
-def test_nobody_gets_in_without_the_password(server: Server, tmp_path: Path, port: int) -> None:
-    right = postgres_url(tmp_path / "postgres", port)
+def test_nobody_gets_in_without_the_password(server: Server, server_folder: Path, port: int) -> None:
+    right = postgres_url(server_folder / "postgres", port)
 
     with pytest.raises(AssertionError, match="password authentication failed"):
         say(right.replace("sfumato:", "sfumato:x"), "SELECT 1")

@@ -191,10 +191,10 @@ async def test_a_batch_is_a_handful_of_statements(postgres: PostgresServer) -> N
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[tuple[Server, str]]:
+def own(server_folder: Path) -> Iterator[tuple[Server, str]]:
     """A server that the test may kill, and the address of a database with our tables in it."""
-    folder, (port,) = tmp_path / "postgres", free_ports(1)
-    with running(postgres_recipe(folder, port), tmp_path / "postgres.log") as server:
+    folder, (port,) = server_folder / "postgres", free_ports(1)
+    with running(postgres_recipe(folder, port), server_folder / "postgres.log") as server:
         url = postgres_url(folder, port)
         asyncio.run(upgrade(url))
         yield server, url

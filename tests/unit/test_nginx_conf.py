@@ -25,7 +25,7 @@ def test_who_waits_for_a_job_is_waited_for() -> None:
 
 def test_variable_without_a_value_is_an_error() -> None:
     with pytest.raises(KeyError, match="LISTEN"):
-        fill_in(CONF, {"FOLDER": "f", "RESOLVER": "", "GATEWAYS": ""})
+        fill_in("listen ${NGINX_LISTEN};", {"FOLDER": "f"})
 
 
 def test_own_variables_of_nginx_are_left_alone() -> None:

@@ -37,6 +37,7 @@ def postgres(folder: Path, port: int) -> Recipe:
         _make(programs, folder, data)
     settings = (f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "timezone=UTC")
     options = [word for setting in settings for word in ("-c", setting)]
+    unprivileged.open_way(data)
     return Recipe(
         name="postgres",
         command=unprivileged.command(data, [str(programs / "postgres"), "-D", str(data), *options]),

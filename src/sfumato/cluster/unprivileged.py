@@ -1,8 +1,8 @@
 """Runs a program that refuses to be root: `python -m sfumato.cluster.unprivileged FOLDER PROGRAM ARGUMENTS…`.
 
-It becomes that program, so whoever started it owns the program itself: its process id, its signals, its end. Before
-that it waits until no process works in FOLDER any more: what a killed server leaves behind needs a moment to notice
-that it is alone, and its successor refuses to start beside it. Started by root, the program runs as `nobody`.
+It becomes that program, working in FOLDER, so whoever started it owns the program itself: its process id, its signals,
+its end. Before that it waits until no process works in FOLDER any more: what a killed server leaves behind needs a
+moment to notice that it is alone, and its successor can't start beside it. Started by root, it runs as `nobody`.
 """
 
 import os
@@ -82,6 +82,7 @@ def main(arguments: Sequence[str]) -> None:
     deadline, pause = time.monotonic() + ALONE_WITHIN_S, threading.Event()
     while any(_at_work_in(folder)) and time.monotonic() < deadline:
         pause.wait(POLL_S)
+    os.chdir(folder)
     _become(program)
 
 
