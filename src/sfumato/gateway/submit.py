@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import math
 import os
 import re
@@ -12,7 +13,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from sfumato.core.errors import NotFound
+from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.job import Job, State, idempotent_job_id, uuid7
 from sfumato.gateway.asked import (
     Asked,
@@ -123,18 +124,26 @@ class SubmitRoutes:
         gateway = self._gateway
         key = idempotency_key(request.headers.get("idempotency-key"))
         seen = await gateway.find(request, job_id)
-        if seen.outcome is None or seen.row is None:
+        if seen.outcome is None:
             raise Refusal("job-not-ended", "Only a job that has ended can be run again.")
+        if seen.row is None:
+            raise TransientError("The job has ended and is not recorded yet; try again in a moment.")
         job = seen.row.job
         asked = _asked_again(job)
         self._admitted(asked)
-        try:
-            stored = await gateway.blobs.head(job.input.key)
-        except NotFound:
-            raise Refusal("picture-gone", "The job's input is no longer stored; submit its picture anew.") from None
-        picture = Uploaded(stored.key, stored.etag, stored.size_bytes)
+        picture = await self._input_of(job, key)
         header = PictureHeader(job.input.media_type, job.input.width, job.input.height)
         return await self._answer(request, await self._accept(asked, key, picture, header, began, retry_of=job.id))
+
+    async def _input_of(self, job: Job, key: str | None) -> Uploaded:
+        """The job's input; or, where that is gone, what this very request took of it when it came before."""
+        digest = job.input.key.rpartition("/")[2]
+        taken = [] if key is None else [f"inputs/{idempotent_job_id(OWNER, key)}/{digest}"]
+        for place in (job.input.key, *taken):
+            with contextlib.suppress(NotFound):
+                stored = await self._gateway.blobs.head(place)
+                return Uploaded(stored.key, stored.etag, stored.size_bytes, digest)
+        raise Refusal("picture-gone", "The job's input is no longer stored; submit its picture anew.")
 
     async def new_upload(self, request: Request) -> JSONResponse:
         """A place to put a picture: PUT it to `put_url` before `expires_at`, then name `id` in POST /api/jobs."""
