@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from sfumato.core.errors import TransientError
 from sfumato.core.events import Alive, Ended, Running, Standing, Started, new_row
 from sfumato.core.job import Job, Outcome, Picture, Problem, State
 from sfumato.gateway.app import create_app
+from sfumato.gateway.context import ObjectStore
 from sfumato.models.registry import Registry
 from tests.sample_pictures import picture
 from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryRows, World
@@ -124,13 +125,18 @@ def problem(response: Any, status: int, slug: str) -> dict[str, Any]:
 
 
 @contextmanager
-def gateway_service(folder: Path, listed: str = MODELS, **settings: Any) -> Iterator[GatewayService]:
-    """A gateway whose data folder is `folder`, with `listed` as its models.toml; `settings` go on top of small ones."""
+def gateway_service(
+    folder: Path, listed: str = MODELS, blobs: Callable[[World], ObjectStore] = MemoryBlobs, **settings: Any
+) -> Iterator[GatewayService]:
+    """A gateway whose data folder is `folder`, with `listed` as its models.toml; `settings` go on top of small ones.
+
+    `blobs` makes its object store.
+    """
     models = folder / "models.toml"
     models.write_text(listed)
     faults = _Faults()
     world = World(clock=time.time, io=faults)
-    stores = MemoryBroker(world), MemoryBlobs(world), MemoryOutcomes(world), MemoryRows(world)
+    stores = MemoryBroker(world), blobs(world), MemoryOutcomes(world), MemoryRows(world)
     plain = {"data_dir": folder, "max_upload_bytes": 200_000, "max_input_pixels": 1_000_000, "max_wait_s": 2.0}
     app = create_app(load_settings(**(plain | settings)), Registry.load(models), *stores)
     with TestClient(app, raise_server_exceptions=False) as client:

@@ -5,9 +5,10 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Load", "form", "send"]
+__all__ = ["Load", "form", "post", "send", "trickle"]
 
 END: Final = b"\r\n\r\n"
+PARTS_PER_S: Final = 4
 BORDER: Final = "sfumato-bench-border"
 
 
@@ -34,10 +35,11 @@ def form(path: str, picture: bytes, media_type: str) -> bytes:
     """A POST of a picture as multipart field `image`, ready to be sent."""
     about = f'Content-Disposition: form-data; name="image"; filename="p"\r\nContent-Type: {media_type}'
     body = f"--{BORDER}\r\n{about}\r\n\r\n".encode() + picture + f"\r\n--{BORDER}--\r\n".encode()
-    return _post(path, f"multipart/form-data; boundary={BORDER}", body)
+    return post(path, f"multipart/form-data; boundary={BORDER}", body)
 
 
-def _post(path: str, media_type: str, body: bytes) -> bytes:
+def post(path: str, media_type: str, body: bytes) -> bytes:
+    """A POST of this body, ready to be sent."""
     fields = f"Host: 127.0.0.1\r\nContent-Type: {media_type}\r\nContent-Length: {len(body)}\r\n"
     return f"POST {path} HTTP/1.1\r\n{fields}\r\n".encode() + body
 
@@ -69,6 +71,33 @@ async def send(port: int, request: bytes, connections: int, seconds: float, per_
         for _ in range(connections):
             group.create_task(one())
     return Load(tuple(took_s), statuses, time.perf_counter() - begin)
+
+
+async def trickle(port: int, request: bytes, count: int, seconds: float) -> dict[int, int]:
+    """Send `request` over `count` connections at once, each evenly spread over so many seconds; how many had which
+    status. One that is answered early stops sending."""
+    statuses: dict[int, int] = {}
+    parts = max(1, int(seconds * PARTS_PER_S))
+    size = -(-len(request) // parts)
+
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        answer = asyncio.create_task(_answer(reader))
+        try:
+            for at in range(0, len(request), size):
+                if answer.done():
+                    break
+                writer.write(request[at : at + size])
+                await asyncio.sleep(1 / PARTS_PER_S)
+            status = await answer
+            statuses[status] = statuses.get(status, 0) + 1
+        finally:
+            writer.close()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(count):
+            group.create_task(one())
+    return statuses
 
 
 class _Turns:

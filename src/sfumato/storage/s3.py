@@ -7,7 +7,7 @@ a running service treats that as passing (a key that is being rotated must cost 
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
@@ -16,7 +16,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
-from sfumato.core.errors import AlreadyExists, NotFound, SfumatoError, TransientError, UnusableStore
+from sfumato.core.errors import AlreadyExists, NotFound, SfumatoError, TransientError
 from sfumato.core.ports import BlobHead
 from sfumato.storage.blobs import checked
 from sfumato.storage.s3_place import S3Place
@@ -42,20 +42,13 @@ MEDIA_TYPES: Final = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/w
 
 
 class S3Blobs:
-    """`Blobs`, `BlobLinks` and `BlobSweep` of core.ports in one bucket. `answer_s` is how long a call may take.
-
-    Raises:
-        UnusableStore: `place` is no address.
-    """
+    """`Blobs`, `BlobLinks` and `BlobSweep` of core.ports in one bucket. `answer_s` is how long a call may take."""
 
     def __init__(self, place: S3Place, answer_s: float = ANSWER_S) -> None:
         self._place, self._answer_s = place, answer_s
-        try:
-            self._store = _store(place, place.endpoint)
-            # A link is good for the host it was signed for, so links are signed as the public address.
-            self._public = _store(place, place.public_url) if place.public_url else None
-        except (BaseError, ValueError) as error:
-            raise UnusableStore(f"{place.address} can't be used: {_first_line(error)}. Correct the address.") from error
+        self._store = _store(place, place.endpoint)
+        # A link is good for the host it was signed for, so links are signed as the public address.
+        self._public = _store(place, place.public_url) if place.public_url else None
         self._room = asyncio.Semaphore(AT_ONCE)
 
     @classmethod
@@ -106,13 +99,14 @@ class S3Blobs:
             return _head_of(await obstore.head_async(self._store, path))
 
     async def copy(self, source: str, target: str, *, if_etag: str) -> None:
-        """Copy through here. Raises NotFound when `source` is gone or no longer has `if_etag`.
-
-        obstore's own copy carries no condition, and between a HEAD and a copy the source may change. A GET with
-        If-Match gives the very bytes that have this etag, or nothing; those are put.
-        """
-        checked(target)
-        await self.put(target, await self._get(source, {"if_match": if_etag}))
+        """Copy inside the store. Raises NotFound when `source` is gone or no longer has `if_etag`."""
+        here, there = checked(source), checked(target)
+        # obstore's copy takes no condition, but it signs and sends what headers a bucket was opened with. That costs
+        # 3 ms, and spares the gateway the bytes; a GET with If-Match and a put would do the same without.
+        condition = {"x-amz-copy-source-if-match": if_etag}
+        conditioned = await asyncio.to_thread(_store, self._place, self._place.endpoint, condition)
+        async with self._asking(source):
+            await obstore.copy_async(conditioned, here, there)
 
     async def delete(self, key: str) -> None:
         """Remove it; without effect when it is not there."""
@@ -141,8 +135,6 @@ class S3Blobs:
         path = checked(key)
         async with self._asking(key):
             found = await obstore.get_async(self._store, path, options=options)
-        if (wanted := options.get("if_match")) not in (None, found.meta["e_tag"]):
-            raise _changed(key, wanted)
         begin, end = found.range
         async with self._asking(key, _sending_s(end - begin)):
             return bytes(await found.bytes_async())
@@ -175,7 +167,7 @@ class S3Blobs:
             case AlreadyExistsError():
                 known: SfumatoError = AlreadyExists(f"{key} is stored already.")
             case PreconditionError():
-                known = _changed(key)
+                known = NotFound(f"the object {key!r} is no longer the one that was looked at.")
             # A 404 to a GET without S3's own code is someone else's (a proxy, a wrong address), and no absence.
             case FileNotFoundError() if code == "NoSuchKey" or "performing HEAD" in said:
                 known = NotFound(f"no object has the key {key!r}.")
@@ -199,7 +191,7 @@ class _NoSuchRange(TransientError):
     """The object is shorter than where the range begins: it is empty."""
 
 
-def _store(place: S3Place, endpoint: str) -> S3Store:
+def _store(place: S3Place, endpoint: str, headers: Mapping[str, str] | None = None) -> S3Store:
     """obstore's bucket. What AWS's own environment variables say is overruled wherever `place` says something."""
     config: Any = {"region": place.region, "disable_bulk_delete": True}
     if endpoint:
@@ -214,6 +206,7 @@ def _store(place: S3Place, endpoint: str) -> S3Store:
         place.bucket,
         config=config,
         client_options={
+            "default_headers": dict(headers or {}),
             "allow_http": endpoint.startswith("http://"),
             "connect_timeout": "1s",
             "pool_idle_timeout": "20s",  # below the servers' own, so that none is used that is just being closed
@@ -238,10 +231,6 @@ def _head_of(meta: Any) -> BlobHead:
 
 def _sending_s(size_bytes: int) -> float:
     return size_bytes / SLOWEST_BYTES_PER_S
-
-
-def _changed(key: str, etag: str = "") -> NotFound:
-    return NotFound(f"the object {key!r} is no longer the one with etag {etag}." if etag else f"{key!r} has changed.")
 
 
 def _first_line(error: Exception) -> str:
