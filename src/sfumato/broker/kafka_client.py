@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any, Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from sfumato.core.errors import TransientError
+from sfumato.core.errors import TransientError, UnusableStore
 
-__all__ = ["ANSWER_S", "Access", "Config", "answers", "polled", "trouble"]
+__all__ = ["ANSWER_S", "Access", "Config", "answers", "polled", "refused", "trouble"]
 
 Config = dict[str, Any]
 
@@ -21,7 +22,28 @@ ANSWER_S: Final = 1.0
 _METADATA_MS: Final = 10_000
 _CONSUMER_BUFFER_KIB: Final = 4_096
 
+_ALIKE_EVERY_S: Final = 10.0
+
 librdkafka_log = logging.getLogger("sfumato.broker.librdkafka")
+
+
+class _Seldom(logging.Filter):
+    """A client says several times a second that a broker is away: of what one client says alike, some are enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, ...], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # "FAIL [sfumato#consumer-3] [thrd:…]: …": the facility and the client.
+        alike, now = tuple(record.getMessage().split(maxsplit=2)[:2]), time.monotonic()
+        if now - self._said.get(alike, -_ALIKE_EVERY_S) < _ALIKE_EVERY_S:
+            return False
+        self._said[alike] = now
+        return True
+
+
+librdkafka_log.addFilter(_Seldom())
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +114,10 @@ class Access:
     def admin(self) -> AdminClient:
         """A client that manages topics and asks for ends; any thread may use it."""
         # Nobody polls it, so its log lines would pile up: what goes wrong is raised anyway.
-        return AdminClient(self._connection() | {"log_level": 0})
+        try:
+            return AdminClient(self._connection() | {"log_level": 0})
+        except KafkaException as error:
+            raise refused(error) from error
 
 
 def trouble(what: str, error: Any) -> TransientError:
@@ -101,6 +126,13 @@ def trouble(what: str, error: Any) -> TransientError:
         error = error.args[0]
     why = error.str() if hasattr(error, "str") else str(error) or type(error).__name__
     return TransientError(f"Kafka did not {what} ({why}); try again.")
+
+
+def refused(error: KafkaException) -> UnusableStore:
+    """The client itself refuses its settings, before it talks to anybody."""
+    return UnusableStore(
+        f"Kafka's client refuses its settings: {error.args[0].str()}; see SFUMATO_KAFKA_… in the docs."
+    )
 
 
 def polled(consumer: Any, pause_s: float, most: int) -> list[Any]:

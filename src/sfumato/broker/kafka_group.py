@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 BUFFER: Final = 2_000
 RETRY_S: Final = 0.1
 UNANSWERED_S: Final = 2.0
+COMMIT_SLICE_S: Final = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Member:
     """A consumer in a group, with what it polled and was not yet taken. Touched by one thread alone.
 
     `assigned` is partition → number of its assignment: a partition that was lost and came back has another number.
-    `read` is partition → offset up to which it was polled.
+    `read` is partition → offset up to which it was polled. `broken` says why it will never work again, if so.
     """
 
     def __init__(self, config: Mapping[str, Any], topic: str, first_assignment: int) -> None:
@@ -44,6 +45,7 @@ class Member:
         self.read: dict[int, int] = {}
         self._buffer: deque[Any] = deque()
         self._paused = False
+        self.broken = ""
         self._serial = 0
         self._wanted: dict[int, _Told] = {}
         self._sent: dict[int, _Told] = {}
@@ -89,6 +91,8 @@ class Member:
         """Serve the client: messages into the buffer, commits on their way, assignments as they change."""
         self._send_commit()
         self._throttle()
+        # A poll doesn't end when a commit is answered.
+        pause_s = min(pause_s, COMMIT_SLICE_S) if self._sent else pause_s
         for message in polled(self._consumer, pause_s, max(1, BUFFER - len(self._buffer))):
             error = message.error()
             if error is None:
@@ -99,6 +103,8 @@ class Member:
                     self.read[partition] = max(self.read.get(partition, 0), message.offset())
             else:
                 log.warning("reading %s: %s", self._topic, error)
+                if error.fatal():
+                    self.broken = error.str()
 
     def _keep(self, message: Any) -> None:
         # Polled in one round with a revocation, it may come from a partition that is no longer ours.

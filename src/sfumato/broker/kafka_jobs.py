@@ -85,8 +85,8 @@ class _Place:
             self.leave("its caller fell silent")
         elif now - self._polled_at > self._takeover_s:
             self.leave("its thread was stopped for longer than a session")
-        elif self._leads and self.member.assigned.get(ONLY) != self._assignment:
-            self.leave("another took over")
+        elif self.member.broken or (self._leads and self.member.assigned.get(ONLY) != self._assignment):
+            self.leave(self.member.broken or "another took over")
         else:
             self._polled_at = now
             self.member.poll(pause_s)
@@ -174,8 +174,7 @@ class KafkaJobs:
         self._answer_lost = False
 
     async def publish(self, job: Job) -> None:
-        await self._topics.ready(self._topic)
-        await self._producer.send([Record(self._topic.name, job.model_dump_json().encode(), partition=ONLY)])
+        await self._producer.send(self._topic, [Record(job.model_dump_json().encode(), partition=ONLY)])
 
     async def follow(self, after: str, limit: int, wait_s: float) -> Batch[Job | Unreadable]:
         return await self._follower.follow(after, limit, wait_s)

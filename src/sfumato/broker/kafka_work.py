@@ -123,6 +123,8 @@ class _Lanes:
             self.leave("its caller fell silent")
         elif now - self._polled_at > self._takeover_s:
             self.leave("its thread was stopped for longer than a session")
+        elif self.member.broken:
+            self.leave(self.member.broken)
         else:
             self._polled_at = now
             self.member.poll(pause_s)
@@ -186,13 +188,9 @@ class KafkaWork:
         return self._held
 
     async def hand_out(self, works: Sequence[Work]) -> None:
-        if not works:
-            return
-        await self._topics.ready(self._topic)
-        name = self._topic.name
-        await self._producer.send(
-            [Record(name, work.model_dump_json().encode(), partition=work.lane) for work in works]
-        )
+        if works:
+            records = [Record(work.model_dump_json().encode(), partition=work.lane) for work in works]
+            await self._producer.send(self._topic, records)
 
     async def receive(self, limit: int, wait_s: float) -> Sequence[Received]:
         await self._topics.ready(self._topic)
