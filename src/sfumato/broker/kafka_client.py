@@ -4,7 +4,7 @@ import logging
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,7 +54,7 @@ class Access:
     security_protocol: str = "plaintext"
     sasl_mechanism: str = ""
     sasl_username: str = ""
-    sasl_password: str = ""
+    sasl_password: str = field(default="", repr=False)
     ssl_ca: Path | None = None
     ssl_certificate: Path | None = None
     ssl_key: Path | None = None
@@ -106,8 +106,9 @@ class Access:
             "enable.partition.eof": True,
             # After a seek the fetch under way is waited for, so it also bounds what a seek costs.
             "fetch.wait.max.ms": 100,
-            "queued.min.messages": 1_000,
             "queued.max.messages.kbytes": _CONSUMER_BUFFER_KIB,
+            # How long a client with a full buffer pauses; by default a second, however soon it is emptied.
+            "fetch.queue.backoff.ms": 10,
             "fetch.message.max.bytes": 1_048_576,
         }
 

@@ -44,6 +44,8 @@ class Member:
         self.assigned: dict[int, int] = {}
         self.read: dict[int, int] = {}
         self._buffer: deque[Any] = deque()
+        self._given: list[Any] = []
+        self._given_to = 0
         self._paused = False
         self.broken = ""
         self._serial = 0
@@ -70,6 +72,8 @@ class Member:
             for kept in (self.assigned, self.read, self._wanted, self._confirmed):
                 kept.pop(place.partition, None)
         self._buffer = deque(message for message in self._buffer if message.partition() in self.assigned)
+        # What a partition gave before it was lost comes again by itself.
+        self._given = [message for message in self._given if message.partition() in self.assigned]
 
     def _committed(self, error: Any, partitions: Sequence[Any]) -> None:
         offsets = {place.partition: place.offset for place in partitions or ()}
@@ -121,13 +125,16 @@ class Member:
             self._consumer.resume(self._consumer.assignment())
         self._paused = full
 
-    def take(self, limit: int) -> list[Any]:
-        """The next messages of partitions that are assigned, at most `limit`."""
-        return [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
+    def take(self, limit: int, call: int, heard: int) -> list[Any]:
+        """The next messages of partitions that are assigned, at most `limit`, for the caller's call number `call`.
 
-    def put_back(self, messages: Sequence[Any]) -> None:
-        """What `take` gave and nobody got; those of lost partitions are dropped."""
-        self._buffer.extendleft(message for message in reversed(messages) if message.partition() in self.assigned)
+        `heard` is the number of the last call whose answer reached the caller: what a later one took comes again.
+        """
+        if self._given_to > heard:
+            self._buffer.extendleft(reversed(self._given))
+        self._given = [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
+        self._given_to = call
+        return self._given
 
     def begun(self, partition: int) -> tuple[int, str]:
         """The group's committed offset and metadata (0 and "" at first). Raises KafkaException when it is not told."""

@@ -138,11 +138,14 @@ def _java(folder: Path, home: Path, heap_mib: int) -> tuple[str, ...]:
 
 def _home(given: Path | None) -> Path:
     """An unpacked Kafka: the given one, else where the settings say, else beside the checkout this runs from."""
-    place = given or load_settings().kafka_home or Path(__file__).parents[4] / "shared" / "kafka"
-    if not any(place.glob("libs/kafka_*.jar")):
+    root = Path(__file__).parents[3]
+    beside = root.parent / "shared" / "kafka" if (root / "pyproject.toml").is_file() else None
+    place = given or load_settings().kafka_home or beside
+    if place is None or not any(place.glob("libs/kafka_*.jar")):
+        looked = f" (looked in {place})" if place else ""
         raise ServerMissing(
-            f"there is no Apache Kafka in {place}. Download a binary release of Kafka 4, unpack it, and set KAFKA_HOME "
-            "to its folder (the one that holds libs/)."
+            f"Apache Kafka is not on this machine{looked}. Download a binary release of Kafka 4, unpack it, and set "
+            "KAFKA_HOME to its folder, the one that holds libs/."
         )
     return place
 
