@@ -2,17 +2,18 @@
 
 import logging
 import socket
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from sfumato.core.errors import TransientError
+from sfumato.core.errors import TransientError, UnusableStore
 
-__all__ = ["ANSWER_S", "Access", "Config", "answers", "polled", "trouble"]
+__all__ = ["ANSWER_S", "Access", "Config", "answers", "polled", "refused", "trouble"]
 
 Config = dict[str, Any]
 
@@ -21,7 +22,28 @@ ANSWER_S: Final = 1.0
 _METADATA_MS: Final = 10_000
 _CONSUMER_BUFFER_KIB: Final = 4_096
 
+_ALIKE_EVERY_S: Final = 10.0
+
 librdkafka_log = logging.getLogger("sfumato.broker.librdkafka")
+
+
+class _Seldom(logging.Filter):
+    """A client says several times a second that a broker is away: of what one client says alike, some are enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, ...], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # "FAIL [sfumato#consumer-3] [thrd:…]: …": the facility and the client.
+        alike, now = tuple(record.getMessage().split(maxsplit=2)[:2]), time.monotonic()
+        if now - self._said.get(alike, -_ALIKE_EVERY_S) < _ALIKE_EVERY_S:
+            return False
+        self._said[alike] = now
+        return True
+
+
+librdkafka_log.addFilter(_Seldom())
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +54,7 @@ class Access:
     security_protocol: str = "plaintext"
     sasl_mechanism: str = ""
     sasl_username: str = ""
-    sasl_password: str = ""
+    sasl_password: str = field(default="", repr=False)
     ssl_ca: Path | None = None
     ssl_certificate: Path | None = None
     ssl_key: Path | None = None
@@ -84,15 +106,19 @@ class Access:
             "enable.partition.eof": True,
             # After a seek the fetch under way is waited for, so it also bounds what a seek costs.
             "fetch.wait.max.ms": 100,
-            "queued.min.messages": 1_000,
             "queued.max.messages.kbytes": _CONSUMER_BUFFER_KIB,
+            # How long a client with a full buffer pauses; by default a second, however soon it is emptied.
+            "fetch.queue.backoff.ms": 10,
             "fetch.message.max.bytes": 1_048_576,
         }
 
     def admin(self) -> AdminClient:
         """A client that manages topics and asks for ends; any thread may use it."""
         # Nobody polls it, so its log lines would pile up: what goes wrong is raised anyway.
-        return AdminClient(self._connection() | {"log_level": 0})
+        try:
+            return AdminClient(self._connection() | {"log_level": 0})
+        except KafkaException as error:
+            raise refused(error) from error
 
 
 def trouble(what: str, error: Any) -> TransientError:
@@ -101,6 +127,13 @@ def trouble(what: str, error: Any) -> TransientError:
         error = error.args[0]
     why = error.str() if hasattr(error, "str") else str(error) or type(error).__name__
     return TransientError(f"Kafka did not {what} ({why}); try again.")
+
+
+def refused(error: KafkaException) -> UnusableStore:
+    """The client itself refuses its settings, before it talks to anybody."""
+    return UnusableStore(
+        f"Kafka's client refuses its settings: {error.args[0].str()}; see SFUMATO_KAFKA_… in the docs."
+    )
 
 
 def polled(consumer: Any, pause_s: float, most: int) -> list[Any]:
