@@ -32,7 +32,7 @@ from sfumato.gateway.uploads import InFlight
 from sfumato.models.registry import Registry
 from sfumato.observability import setup_logging
 from sfumato.process import run
-from sfumato.wiring import open_ports
+from sfumato.wiring import check_logs, open_ports
 
 __all__ = ["create_app", "serve"]
 
@@ -161,6 +161,7 @@ def serve(settings: Settings, fd: int | None = None) -> int:
 async def _serve(settings: Settings, fd: int | None) -> int:
     registry = Registry.load(settings.models_file, settings.last_models_file)
     async with open_ports(settings) as ports:
+        await check_logs(ports.broker, settings, [model.slug for model in registry])
         app = create_app(settings, registry, ports.broker, ports.blobs, ports.outcomes, ports.rows)
         config = uvicorn.Config(
             app,
