@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from sfumato.cluster.kafka import kafka
 from sfumato.cluster.server import free_ports, running
 from tests.postgres import PostgresServer, postgres_server
 from tests.s3_servers import S3Servers
@@ -45,6 +44,9 @@ def s3_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Servers]:
 @pytest.fixture(scope="session")
 def kafka_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One real broker for all tests of a session, started by the first that needs it."""
+    # Imported only now: most tests do without Kafka's client.
+    from sfumato.cluster.kafka import kafka
+
     folder = tmp_path_factory.mktemp("kafka")
     port, controller_port = free_ports(2)
     with running(kafka(folder / "1", port, controller_port), folder / "1.log"):
