@@ -27,6 +27,7 @@ from sfumato.gateway.links import Links, kept_secret
 from sfumato.gateway.live import Live, follow
 from sfumato.gateway.protocol import BoundedHttp
 from sfumato.gateway.service import ServiceRoutes
+from sfumato.gateway.shortcut import Shortcut
 from sfumato.gateway.submit import SubmitRoutes
 from sfumato.gateway.uploads import InFlight
 from sfumato.models.registry import Registry
@@ -84,9 +85,11 @@ def create_app(
         redoc_url=None,
         swagger_ui_parameters={"validatorUrl": None},  # else the page sends its address to a checker on the internet
     )
-    for routes in (SubmitRoutes(gateway), JobRoutes(gateway), EventRoutes(gateway), ServiceRoutes(gateway)):
+    submit = SubmitRoutes(gateway)
+    for routes in (submit, JobRoutes(gateway), EventRoutes(gateway), ServiceRoutes(gateway)):
         app.include_router(routes.router())
-    app.add_middleware(Lingering)
+    app.add_middleware(Shortcut, handlers=submit.hot())
+    app.add_middleware(Lingering)  # the one added last comes first
     problems.install(app)
     app.state.gateway = gateway
     return app

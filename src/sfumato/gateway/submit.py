@@ -28,6 +28,7 @@ from sfumato.gateway.context import OWNER, Gateway
 from sfumato.gateway.intake import Accepted, Given, Submission, Uploaded
 from sfumato.gateway.pictures import PictureHeader
 from sfumato.gateway.problems import Refusal
+from sfumato.gateway.shortcut import Handler
 from sfumato.gateway.uploads import (
     FORM_OVERHEAD_BYTES,
     Form,
@@ -80,6 +81,10 @@ class SubmitRoutes:
         router.add_api_route("/api/uploads", self.new_upload, methods=["POST"], status_code=201)
         router.add_api_route("/api/uploads/{upload_id}", self.upload, methods=["PUT"])
         return router
+
+    def hot(self) -> Mapping[str, Handler]:
+        """Path → handler of the POST routes that most requests ask for; they are among the `router`'s too."""
+        return {"/api/diffusion": self.diffusion, "/api/jobs": self.job}
 
     async def diffusion(self, request: Request) -> JSONResponse:
         """Submit a picture, as multipart field `image` or as the body itself, and get its access link."""
