@@ -32,7 +32,7 @@ from sfumato.gateway.submit import SubmitRoutes
 from sfumato.gateway.uploads import InFlight
 from sfumato.models.registry import Registry
 from sfumato.observability import setup_logging
-from sfumato.process import run
+from sfumato.process import run, settle_memory
 from sfumato.wiring import open_ports
 
 __all__ = ["create_app", "serve"]
@@ -131,6 +131,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        settle_memory()
         for listener in self.servers:
             for address in (each.getsockname() for each in listener.sockets):
                 log.info("Listening on http://%s:%s", *address[:2])
