@@ -121,7 +121,7 @@ class Receiving:
             raise Refusal(
                 "unsupported-picture", f"image is declared as {declared[:80]!r}; send one of {', '.join(MEDIA_TYPES)}."
             )
-        self._chunks: list[bytes] = []
+        self._data: bytes | bytearray = b""
         self._size_bytes = 0
         self._digest = hashlib.sha256()
         self._next_look_bytes = FIRST_LOOK_BYTES
@@ -132,26 +132,30 @@ class Receiving:
         self._size_bytes += len(chunk)
         if self._size_bytes > self._limits.max_bytes:
             raise too_large(self._limits.max_bytes)
-        self._chunks.append(chunk)
+        if not self._data:
+            self._data = chunk
+        else:
+            # One buffer that grows, not a list to be joined: many that end at once would all be held twice.
+            if isinstance(self._data, bytes):
+                self._data = bytearray(self._data)
+            self._data += chunk
         self._digest.update(chunk)
         if self._next_look_bytes and self._size_bytes >= self._next_look_bytes:
             # A header may be long (profiles, thumbnails): look again each time as much again has come.
-            self._header = check_header(self._joined(), self._declared, self._limits.max_pixels)
+            self._header = check_header(bytes(self._data), self._declared, self._limits.max_pixels)
             self._next_look_bytes = 0 if self._header else 4 * self._size_bytes
 
     def finish(self) -> Received:
         """The whole picture; raises Refusal when it is empty or its header never became whole."""
         if not self._size_bytes:
             raise Refusal("missing-image", "image is empty; send a PNG, JPEG or WebP picture.")
-        data, header = self._joined(), self._header
+        data, header = bytes(self._data), self._header
+        self._data = b""
         if header is None or header.media_type in SAID_LATE:
             header = check_header(data, self._declared, self._limits.max_pixels)
         if header is None:
             raise Refusal("unsupported-picture", "image ends within its header; it was cut off or is no picture.")
         return Received(data, self._digest.hexdigest(), header)
-
-    def _joined(self) -> bytes:
-        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
 
 def check_header(head: bytes, declared: str, max_pixels: int) -> PictureHeader | None:
