@@ -10,8 +10,9 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic_core import to_json
 
 from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.job import Job, State, idempotent_job_id, uuid7
@@ -29,6 +30,7 @@ from sfumato.gateway.context import OWNER, Gateway
 from sfumato.gateway.intake import Accepted, Given, Submission, Uploaded
 from sfumato.gateway.pictures import PictureHeader
 from sfumato.gateway.problems import Refusal
+from sfumato.gateway.shortcut import Handler
 from sfumato.gateway.uploads import (
     FORM_OVERHEAD_BYTES,
     Form,
@@ -82,7 +84,11 @@ class SubmitRoutes:
         router.add_api_route("/api/uploads/{upload_id}", self.upload, methods=["PUT"])
         return router
 
-    async def diffusion(self, request: Request) -> JSONResponse:
+    def hot(self) -> Mapping[str, Handler]:
+        """Path → handler of the POST routes that most requests ask for; they are among the `router`'s too."""
+        return {"/api/diffusion": self.diffusion, "/api/jobs": self.job}
+
+    async def diffusion(self, request: Request) -> Response:
         """Submit a picture, as multipart field `image` or as the body itself, and get its access link."""
         began = time.perf_counter()
         gateway, query = self._gateway, read_query(request.scope["query_string"])
@@ -103,7 +109,7 @@ class SubmitRoutes:
             accepted = await self._accept(asked, key, picture, form.picture.header, began)
         return await self._answer(request, accepted)
 
-    async def job(self, request: Request) -> JSONResponse:
+    async def job(self, request: Request) -> Response:
         """Submit as JSON; `image` is an upload's id or a data URL."""
         began = time.perf_counter()
         gateway = self._gateway
@@ -118,7 +124,7 @@ class SubmitRoutes:
             accepted = await self._accept(asked, key, picture, header, began)
         return await self._answer(request, accepted)
 
-    async def retry(self, request: Request, job_id: str) -> JSONResponse:
+    async def retry(self, request: Request, job_id: str) -> Response:
         """Submit an ended job once more, as a new job: the same picture, parameters and seed."""
         began = time.perf_counter()
         gateway = self._gateway
@@ -253,7 +259,7 @@ class SubmitRoutes:
             raise Refusal("unsupported-picture", "The upload ends within its header.")
         return Uploaded(key, stored.etag, stored.size_bytes), header
 
-    async def _answer(self, request: Request, accepted: Accepted) -> JSONResponse:
+    async def _answer(self, request: Request, accepted: Accepted) -> Response:
         """202 with the links, or 200 with the whole job when the caller waited for its end and it came."""
         gateway, job = self._gateway, accepted.job
         links = gateway.links_of(request, job.id, job.created_at)
@@ -265,7 +271,8 @@ class SubmitRoutes:
                 headers = {"Preference-Applied": f"wait={wait:g}", "Location": links.status_url}
                 return JSONResponse(job_json(seen, links, None, None), 200, headers)
         status = accepted.outcome.state if accepted.outcome else State.QUEUED
-        return JSONResponse({"id": job.id, "status": status, **links.json()}, 202, {"Location": links.status_url})
+        body = to_json({"id": job.id, "status": status, **links.json()})
+        return Response(body, 202, {"Location": links.status_url}, "application/json")
 
 
 def _full(model: Model, waiting: int, eta_s: float | None) -> Refusal:
