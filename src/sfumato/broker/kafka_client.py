@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from sfumato.core.errors import TransientError
+from sfumato.observability import Seldom
 
 __all__ = ["ANSWER_S", "Access", "Config", "answers", "polled", "trouble"]
 
@@ -21,7 +22,15 @@ ANSWER_S: Final = 1.0
 _METADATA_MS: Final = 10_000
 _CONSUMER_BUFFER_KIB: Final = 4_096
 
+
+def _facility(record: logging.LogRecord) -> str:
+    """What kind of line it is: librdkafka's are (facility, client, text)."""
+    return str(record.args[0]) if isinstance(record.args, tuple) and record.args else record.getMessage()
+
+
 librdkafka_log = logging.getLogger("sfumato.broker.librdkafka")
+# While a broker is away, each client of a process says so many times a second.
+librdkafka_log.addFilter(Seldom(_facility))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ EVENT_PARTITIONS: Final = 4
 """Partitions of an event topic. Never changed for a topic that exists: a job's events would change their partition."""
 MAKE_S: Final = 10.0
 LOOK_S: Final = 0.05
+MOVED: Final = frozenset({KafkaError.FENCED_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION})
+"""What is said of a partition that is led elsewhere, or by a broker that was started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +89,25 @@ class Topics:
             TransientError: Kafka did not say.
         """
         partitions = range(self._counts.get(name, 0))
-        asked = {TopicPartition(name, partition): OffsetSpec.latest() for partition in partitions}
-        if not asked:
+        if not partitions:
             raise TransientError(f"topic {name} is gone from Kafka; it is made anew by the next who writes to it.")
         try:
-            answers = self.admin.list_offsets(asked, request_timeout=ANSWER_S)
-            return {place.partition: answer.result(ANSWER_S).offset for place, answer in answers.items()}
+            try:
+                return self._asked_ends(name, partitions)
+            except KafkaException as error:
+                if error.args[0].code() not in MOVED:
+                    raise
+                # Left to itself the client asks by what it knew before for half a minute: it learns anew when all
+                # topics are listed.
+                self.admin.list_topics(timeout=ANSWER_S)
+                return self._asked_ends(name, partitions)
         except (KafkaException, TimeoutError) as error:
             raise trouble(f"say where {name} ends", error) from error
+
+    def _asked_ends(self, name: str, partitions: Iterable[int]) -> Mapping[int, int]:
+        asked = {TopicPartition(name, partition): OffsetSpec.latest() for partition in partitions}
+        answers = self.admin.list_offsets(asked, request_timeout=ANSWER_S)
+        return {place.partition: answer.result(ANSWER_S).offset for place, answer in answers.items()}
 
     async def ends_now(self, topic: Topic) -> Mapping[int, int]:
         """As `ends`, of a topic that may be missing yet."""
