@@ -11,6 +11,11 @@ from tests.s3_servers import S3Servers
 from tests.support import passable_folder
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--long` is for `make chaos`."""
+    parser.addoption("--long", action="store_true", help="kill and count for many minutes instead of one")
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """One PostgreSQL for the whole run; each test makes a database of its own in it."""

@@ -10,13 +10,14 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
+from email.message import Message
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from tests.support import poll
 
-__all__ = ["Service", "alive", "children", "post_picture", "stream"]
+__all__ = ["Answer", "Service", "alive", "answered", "children", "picture_request", "post_picture", "stream"]
 
 SIMULATED = """
 [models.quick]
@@ -92,7 +93,7 @@ class Service:
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body of GET `path` (or a whole link)."""
-        return _answer(urllib.request.Request(path if path.startswith("http") else self.url + path))
+        return answered(urllib.request.Request(path if path.startswith("http") else self.url + path))[:2]
 
     def job(self, job_id: str) -> dict[str, Any]:
         status, body = self.get(f"/api/jobs/{job_id}")
@@ -132,22 +133,47 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def post_picture(
-    url: str, picture: bytes, *, key: str = "", media_type: str = "image/png", timeout_s: float = 30.0, **query: str
-) -> tuple[int, dict[str, Any]]:
-    """POST /api/diffusion as curl does it: status and JSON.
+class Answer(NamedTuple):
+    """What a server answered."""
 
-    Raises:
-        OSError: no answer came; whether the job was accepted is unknown.
-    """
+    status: int
+    body: bytes
+    headers: Message
+
+
+def picture_request(
+    url: str, picture: bytes, *, key: str = "", media_type: str = "image/png", **query: str
+) -> urllib.request.Request:
+    """POST /api/diffusion as curl sends it."""
     border = "sfumato-test-border"
     about = f'Content-Disposition: form-data; name="image"; filename="p"\r\nContent-Type: {media_type}'
     head = f"--{border}\r\n{about}\r\n\r\n"
     body = head.encode() + picture + f"\r\n--{border}--\r\n".encode()
     headers = {"Content-Type": f"multipart/form-data; boundary={border}"} | ({"Idempotency-Key": key} if key else {})
     address = f"{url}/api/diffusion?{urllib.parse.urlencode(query)}"
-    status, answer = _answer(urllib.request.Request(address, data=body, headers=headers, method="POST"), timeout_s)
-    return status, json.loads(answer)
+    return urllib.request.Request(address, data=body, headers=headers, method="POST")
+
+
+def post_picture(
+    url: str, picture: bytes, *, key: str = "", media_type: str = "image/png", timeout_s: float = 30.0, **query: str
+) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of `picture_request`.
+
+    Raises:
+        OSError: no answer came; whether the job was accepted is unknown.
+    """
+    answer = answered(picture_request(url, picture, key=key, media_type=media_type, **query), timeout_s)
+    return answer.status, json.loads(answer.body)
+
+
+def answered(request: urllib.request.Request, timeout_s: float = 30.0) -> Answer:
+    """The answer, whatever its status. Raises OSError when none came."""
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            return Answer(answer.status, answer.read(), answer.headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            return Answer(error.code, error.read(), error.headers)
 
 
 def stream(url: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -160,12 +186,3 @@ def stream(url: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 kind = value
             elif field == "data":
                 yield kind, json.loads(value)
-
-
-def _answer(request: urllib.request.Request, timeout_s: float = 30.0) -> tuple[int, bytes]:
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read()
