@@ -1,8 +1,7 @@
 """Servers that many suites share, each started when the first test asks for it."""
 
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,28 +9,26 @@ import pytest
 from sfumato.cluster.server import free_ports, running
 from tests.postgres import PostgresServer, postgres_server
 from tests.s3_servers import S3Servers
+from tests.support import passable_folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--long` is for `make chaos`."""
+    parser.addoption("--long", action="store_true", help="kill and count for many minutes instead of one")
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """One PostgreSQL for the whole run; each test makes a database of its own in it."""
-    with _passable_folder() as folder, postgres_server(folder) as server:
+    with passable_folder() as folder, postgres_server(folder) as server:
         yield server
 
 
 @pytest.fixture
 def server_folder() -> Iterator[Path]:
     """A folder for a server that one test starts for itself."""
-    with _passable_folder() as folder:
+    with passable_folder() as folder:
         yield folder
-
-
-@contextmanager
-def _passable_folder() -> Iterator[Path]:
-    # Root's servers run as another user, who must pass through the folders above theirs. Each start of a pytest shuts
-    # the one above all tmp_paths again, also under the servers of another pytest that runs at the same time.
-    with tempfile.TemporaryDirectory(prefix="sfumato-test-") as folder:
-        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

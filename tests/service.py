@@ -9,14 +9,15 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from email.message import Message
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from tests.support import poll
 
-__all__ = ["Service", "alive", "children", "post_picture"]
+__all__ = ["Answer", "Service", "alive", "answered", "children", "picture_request", "post_picture", "stream"]
 
 SIMULATED = """
 [models.quick]
@@ -27,6 +28,9 @@ batch = 4
 
 class Service:
     """Starts `sfumato up`, waits until it says that it is ready, ends it with SIGTERM and keeps its log."""
+
+    command: tuple[str, ...] = ("up",)
+    ready_within_s = 30.0
 
     def __init__(
         self,
@@ -49,17 +53,21 @@ class Service:
         self.url = ""
 
     def __enter__(self) -> Self:
-        service = [sys.executable, "-m", "sfumato", "up", "--port", "0", "--data-dir", str(self.data_dir)]
+        service = [sys.executable, "-m", "sfumato", *self.command, "--port", "0", "--data-dir", str(self.data_dir)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([*self._prefix, *service], stderr=log, stdout=log, env=self._environment)
-        self.url = poll(self._address, within_s=30)
+        try:
+            self.url = poll(self._address, within_s=self.ready_within_s)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def _address(self) -> str:
         assert self.process is not None
         text = self.log.read_text()
-        assert self.process.poll() is None, f"`sfumato up` ended early:\n{text}"
-        found = re.search(r"up +ready on (http://[\d.:]+)", text)
+        assert self.process.poll() is None, f"`sfumato {' '.join(self.command)}` ended early:\n{text}"
+        found = re.search(r"(?:up|cluster) +ready on (http://[\d.:]+)", text)
         return found[1] if found else ""
 
     def stop(self, within_s: float = 10.0) -> int:
@@ -69,6 +77,11 @@ class Service:
         return self.process.wait(within_s)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end()
+        if error is not None:
+            sys.stderr.write(self.log.read_text()[-6000:])
+
+    def _end(self) -> None:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.terminate()
@@ -77,12 +90,10 @@ class Service:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        if error is not None:
-            sys.stderr.write(self.log.read_text()[-6000:])
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body of GET `path` (or a whole link)."""
-        return _answer(urllib.request.Request(path if path.startswith("http") else self.url + path))
+        return answered(urllib.request.Request(path if path.startswith("http") else self.url + path))[:2]
 
     def job(self, job_id: str) -> dict[str, Any]:
         status, body = self.get(f"/api/jobs/{job_id}")
@@ -122,28 +133,56 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def post_picture(
-    url: str, picture: bytes, *, key: str = "", media_type: str = "image/png", timeout_s: float = 30.0, **query: str
-) -> tuple[int, dict[str, Any]]:
-    """POST /api/diffusion as curl does it: status and JSON.
+class Answer(NamedTuple):
+    """What a server answered."""
 
-    Raises:
-        OSError: no answer came; whether the job was accepted is unknown.
-    """
+    status: int
+    body: bytes
+    headers: Message
+
+
+def picture_request(
+    url: str, picture: bytes, *, key: str = "", media_type: str = "image/png", **query: str
+) -> urllib.request.Request:
+    """POST /api/diffusion as curl sends it."""
     border = "sfumato-test-border"
     about = f'Content-Disposition: form-data; name="image"; filename="p"\r\nContent-Type: {media_type}'
     head = f"--{border}\r\n{about}\r\n\r\n"
     body = head.encode() + picture + f"\r\n--{border}--\r\n".encode()
     headers = {"Content-Type": f"multipart/form-data; boundary={border}"} | ({"Idempotency-Key": key} if key else {})
     address = f"{url}/api/diffusion?{urllib.parse.urlencode(query)}"
-    status, answer = _answer(urllib.request.Request(address, data=body, headers=headers, method="POST"), timeout_s)
-    return status, json.loads(answer)
+    return urllib.request.Request(address, data=body, headers=headers, method="POST")
 
 
-def _answer(request: urllib.request.Request, timeout_s: float = 30.0) -> tuple[int, bytes]:
+def post_picture(
+    url: str, picture: bytes, *, key: str = "", media_type: str = "image/png", timeout_s: float = 30.0, **query: str
+) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of `picture_request`.
+
+    Raises:
+        OSError: no answer came; whether the job was accepted is unknown.
+    """
+    answer = answered(picture_request(url, picture, key=key, media_type=media_type, **query), timeout_s)
+    return answer.status, json.loads(answer.body)
+
+
+def answered(request: urllib.request.Request, timeout_s: float = 30.0) -> Answer:
+    """The answer, whatever its status. Raises OSError when none came."""
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-            return answer.status, answer.read()
+            return Answer(answer.status, answer.read(), answer.headers)
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, error.read()
+            return Answer(error.code, error.read(), error.headers)
+
+
+def stream(url: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Kind and data of each event, until the service ends the stream."""
+    kind = ""
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        for raw in answer:
+            field, _, value = raw.decode().rstrip("\n").partition(": ")
+            if field == "event":
+                kind = value
+            elif field == "data":
+                yield kind, json.loads(value)

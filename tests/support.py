@@ -1,8 +1,11 @@
 """What the tests share: makers of plain values, and waiting with a deadline."""
 
 import asyncio
+import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import REGISTRY
@@ -10,7 +13,7 @@ from prometheus_client import REGISTRY
 from sfumato.core.job import InputPicture, Job, Priority, uuid7
 from sfumato.core.params import Params, Sampler
 
-__all__ = ["NOW", "counted", "eventually", "job_id", "make_job", "make_params", "poll"]
+__all__ = ["NOW", "counted", "eventually", "job_id", "make_job", "make_params", "passable_folder", "poll"]
 
 NOW = 1_700_000_000.0
 """A fixed moment for tests whose code takes `now`."""
@@ -77,3 +80,12 @@ def poll(condition: Callable[[], Any], within_s: float = 10.0, every_s: float = 
         return condition()
 
     return asyncio.run(eventually(asked, within_s, every_s))
+
+
+@contextmanager
+def passable_folder() -> Iterator[Path]:
+    """A folder for servers, removed at the end."""
+    # Root's servers run as another user, who must pass through the folders above theirs. Each start of a pytest shuts
+    # the one above all tmp_paths again, also under the servers of another pytest that runs at the same time.
+    with tempfile.TemporaryDirectory(prefix="sfumato-test-") as folder:
+        yield Path(folder)

@@ -24,7 +24,9 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 __all__ = [
     "METRICS",
+    "REPEATED_AFTER_S",
     "Metric",
+    "Seldom",
     "benchmark",
     "bound_log",
     "count",
@@ -39,6 +41,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+REPEATED_AFTER_S: Final = 5.0
+"""A warning that says the same again and again is logged so often, however often it is said."""
 ROWS: Final = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0)
 
 
@@ -155,10 +159,38 @@ class _Lines(logging.Formatter):
         return f"{text}\n{trouble}" if trouble else text
 
 
+class Seldom(logging.Filter):
+    """Lets one record of a kind through every REPEATED_AFTER_S, with how many like it were held back before it."""
+
+    def __init__(self, kind: Callable[[logging.LogRecord], str]) -> None:
+        super().__init__()
+        self._kind = kind
+        self._last: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        kind, now = self._kind(record), record.created
+        at, held_back = self._last.get(kind, (0.0, 0))
+        if now - at < REPEATED_AFTER_S:
+            self._last[kind] = (at, held_back + 1)
+            return False
+        self._last = {other: seen for other, seen in self._last.items() if now - seen[0] < 2 * REPEATED_AFTER_S}
+        self._last[kind] = (now, 0)
+        if held_back:
+            record.msg, record.args = f"{record.getMessage()} ({held_back} more like it)", ()
+        return True
+
+
+def _text(record: logging.LogRecord) -> str:
+    return f"{record.getMessage()} {_bound.get()}"
+
+
 def setup_logging(role: str, level: str, form: str) -> None:
-    """Log to standard error, one line an event, each with time, level and role."""
+    """Log to standard error, one line an event, each with time, level and role; what is repeated now and then."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines(role, form))
+    handler.addFilter(Seldom(_text))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in ("alembic", "aiosqlite"):
         logging.getLogger(chatty).setLevel("WARNING")

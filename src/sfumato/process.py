@@ -42,14 +42,14 @@ def stop_on_signals() -> asyncio.Event:
     return stop
 
 
-def die_with_parent() -> Callable[[], object] | None:
-    """What makes a program that knows no lifeline end with its parent, called in it before it begins; None where the
-    system has no such thing. A change of user undoes it."""
+def die_with_parent(sign: signal.Signals = signal.SIGKILL) -> Callable[[], object] | None:
+    """What makes a program that knows no lifeline get `sign` when its parent dies, called in it before it begins; None
+    where the system has no such thing. A change of user undoes it."""
     if not sys.platform.startswith("linux"):
         return None
     # Looked up here: between fork and exec nothing may be imported.
     prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(DIE_WITH_PARENT, int(signal.SIGKILL))
+    return lambda: prctl(DIE_WITH_PARENT, int(sign))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -2,16 +2,13 @@
 
 import base64
 import io
-import json
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from tests.sample_pictures import picture
-from tests.service import Service, post_picture
+from tests.service import Service, post_picture, stream
 from tests.support import poll
 
 SLOW = """
@@ -19,18 +16,6 @@ SLOW = """
 backend = "simulated"
 path = "slow"
 """
-
-
-def stream(url: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Kind and data of each event, until the service ends the stream."""
-    kind = ""
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        for raw in answer:
-            field, _, value = raw.decode().rstrip("\n").partition(": ")
-            if field == "event":
-                kind = value
-            elif field == "data":
-                yield kind, json.loads(value)
 
 
 def submitted(service: Service) -> dict[str, Any]:

@@ -20,6 +20,16 @@ def test_when_the_parents_end_closes_the_process_asks_itself_to_leave(monkeypatc
     os.close(ours)
 
 
+def test_who_does_not_leave_in_time_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, sign: told.append(sign))
+    ours, parents = os.pipe()
+    lifeline.hold(ours, leave_within_s=0.05)
+    os.close(parents)
+    poll(lambda: told == [signal.SIGTERM, signal.SIGKILL])
+    os.close(ours)
+
+
 def test_a_wrong_descriptor_is_an_error_at_once() -> None:
     ours, parents = os.pipe()
     os.close(parents)

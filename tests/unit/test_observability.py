@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from sfumato.observability import METRICS, benchmark, bound_log, count, exposition, setup_logging
+from sfumato.observability import (
+    METRICS,
+    REPEATED_AFTER_S,
+    Seldom,
+    benchmark,
+    bound_log,
+    count,
+    exposition,
+    setup_logging,
+)
 
 
 def test_each_call_appends_model_seconds_and_memory(tmp_path: Path) -> None:
@@ -53,6 +62,25 @@ def test_log_lines_carry_what_is_bound(capsys: pytest.CaptureFixture[str]) -> No
         logging.getLogger("x").info("done in %d s", 3)
     line = json.loads(capsys.readouterr().err)
     assert (line["message"], line["job"], line["role"]) == ("done in 3 s", "j1", "worker")
+
+
+def _said(text: str, at: float, level: int = logging.WARNING) -> logging.LogRecord:
+    record = logging.LogRecord("any", level, "any.py", 1, text, (), None)
+    record.created = at
+    return record
+
+
+def test_what_is_repeated_is_logged_now_and_then_with_how_often() -> None:
+    seldom = Seldom(logging.LogRecord.getMessage)
+    records = [_said("away", 100.0 + tenth / 10) for tenth in range(50)] + [_said("away", 100.0 + REPEATED_AFTER_S)]
+    passed = [record for record in records if seldom.filter(record)]
+    assert [record.getMessage() for record in passed] == ["away", "away (49 more like it)"]
+
+
+def test_what_differs_or_is_no_warning_is_logged_each_time() -> None:
+    seldom = Seldom(logging.LogRecord.getMessage)
+    assert all(seldom.filter(_said(text, 100.0)) for text in ("one", "two", "three"))
+    assert all(seldom.filter(_said("made a picture", 100.0, logging.INFO)) for _ in range(3))
 
 
 def test_only_metrics_of_the_table_can_be_counted() -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import socket
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from sfumato.core.errors import TransientError, UnusableStore
+from sfumato.observability import Seldom
 
 __all__ = ["ANSWER_S", "Access", "Config", "answers", "polled", "refused", "trouble"]
 
@@ -22,28 +22,15 @@ ANSWER_S: Final = 1.0
 _METADATA_MS: Final = 10_000
 _CONSUMER_BUFFER_KIB: Final = 4_096
 
-_ALIKE_EVERY_S: Final = 10.0
+
+def _facility(record: logging.LogRecord) -> str:
+    """What kind of line it is: librdkafka's are (facility, client, text)."""
+    return str(record.args[0]) if isinstance(record.args, tuple) and record.args else record.getMessage()
+
 
 librdkafka_log = logging.getLogger("sfumato.broker.librdkafka")
-
-
-class _Seldom(logging.Filter):
-    """A client says several times a second that a broker is away: of what one client says alike, some are enough."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: dict[tuple[str, ...], float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        # "FAIL [sfumato#consumer-3] [thrd:…]: …": the facility and the client.
-        alike, now = tuple(record.getMessage().split(maxsplit=2)[:2]), time.monotonic()
-        if now - self._said.get(alike, -_ALIKE_EVERY_S) < _ALIKE_EVERY_S:
-            return False
-        self._said[alike] = now
-        return True
-
-
-librdkafka_log.addFilter(_Seldom())
+# While a broker is away, each client of a process says so many times a second.
+librdkafka_log.addFilter(Seldom(_facility))
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,8 +72,9 @@ def worker(
     from sfumato.config import load_settings
     from sfumato.worker.worker import serve
 
-    lifelines.hold(lifeline)
-    raise typer.Exit(serve(load_settings(), model))
+    settings = load_settings()
+    lifelines.hold(lifeline, settings.drain_s + lifelines.LEAVE_WITHIN_S)
+    raise typer.Exit(serve(settings, model))
 
 
 def recorder(lifeline: Lifeline = None) -> None:

@@ -45,7 +45,10 @@ def nginx(
     config.write_text(fill_in(template(), values))
     return Recipe(
         name="nginx",
-        command=unprivileged.command(home, [str(program), "-p", str(home), "-c", str(config), "-e", "stderr"]),
+        # Its workers don't notice that their master was killed, so it is given the time to end them.
+        command=unprivileged.command(
+            home, [str(program), "-p", str(home), "-c", str(config), "-e", "stderr"], orphaned=signal.SIGTERM
+        ),
         ready=lambda: _answers(port),
         # Requests that are being answered are answered to their ends.
         stop_signal=signal.SIGQUIT,

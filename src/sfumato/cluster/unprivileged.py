@@ -1,12 +1,14 @@
-"""Runs a program that refuses to be root: `python -m sfumato.cluster.unprivileged FOLDER PROGRAM ARGUMENTS…`.
+"""Runs a program that refuses to be root: `python -m sfumato.cluster.unprivileged FOLDER SIGNAL PROGRAM ARGUMENTS…`.
 
 It becomes that program, working in FOLDER, so whoever started it owns the program itself: its process id, its signals,
 its end. Before that it waits until no process works in FOLDER any more: what a killed server leaves behind needs a
-moment to notice that it is alone, and its successor can't start beside it. Started by root, it runs as `nobody`.
+moment to notice that it is alone, and its successor can't start beside it. Started by root, it runs as `nobody`. Where
+the system can, it gets SIGNAL (a number) when its parent dies.
 """
 
 import os
 import pwd
+import signal
 import sys
 import threading
 import time
@@ -23,9 +25,9 @@ ALONE_WITHIN_S: Final = 10.0
 POLL_S: Final = 0.02
 
 
-def command(folder: Path, program: Sequence[str]) -> tuple[str, ...]:
-    """The command line that runs `program` for `folder`."""
-    return (sys.executable, "-m", "sfumato.cluster.unprivileged", str(folder), *program)
+def command(folder: Path, program: Sequence[str], orphaned: signal.Signals = signal.SIGKILL) -> tuple[str, ...]:
+    """The command line that runs `program` for `folder`; it gets the signal `orphaned` when its parent dies."""
+    return (sys.executable, "-m", "sfumato.cluster.unprivileged", str(folder), str(int(orphaned)), *program)
 
 
 def is_root() -> bool:
@@ -54,14 +56,14 @@ def open_way(place: Path) -> None:
             above.chmod(mode | 0o001)
 
 
-def _become(program: Sequence[str]) -> None:
+def _become(program: Sequence[str], orphaned: signal.Signals) -> None:
     if is_root():
         user = pwd.getpwnam(USER)
         os.setgroups([])
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
     # Said again: with the user, the system forgot it.
-    if (die := die_with_parent()) is not None:
+    if (die := die_with_parent(orphaned)) is not None:
         die()
     os.execv(program[0], list(program))  # noqa: S606 - the program that the caller named, without a shell
 
@@ -78,12 +80,12 @@ def _at_work_in(folder: Path) -> Iterator[int]:
 
 def main(arguments: Sequence[str]) -> None:
     """Wait until `folder` is nobody's, then become the program. Returns only by an OSError."""
-    folder, program = Path(arguments[0]).resolve(), arguments[1:]
+    folder, orphaned, program = Path(arguments[0]).resolve(), signal.Signals(int(arguments[1])), arguments[2:]
     deadline, pause = time.monotonic() + ALONE_WITHIN_S, threading.Event()
     while any(_at_work_in(folder)) and time.monotonic() < deadline:
         pause.wait(POLL_S)
     os.chdir(folder)
-    _become(program)
+    _become(program, orphaned)
 
 
 if __name__ == "__main__":

@@ -112,6 +112,10 @@ class Supervisor:
             status = await child.process.wait()
             if self._metrics_dir is not None:
                 forget_process(child.process.pid, self._metrics_dir)
+            if not child.role.ours:
+                # What a killed server left behind would hold its port. Each child is a session of its own.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.process.pid, signal.SIGKILL)
         except OSError as error:
             # No process, no memory, no descriptor left: a moment later there may be.
             return f"could not be started ({error})"

@@ -7,6 +7,8 @@ little towards a colour of the prompt at every step, the same on every machine.
 import hashlib
 import json
 import math
+import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +35,8 @@ SCHEDULE: Final = NoiseSchedule(beta_start=5e-7, beta_end=5e-7, prediction_type=
 class SimulatedBackend:
     """Costs in seconds; `sleep` is called with each call's cost, so a bench may pass virtual time in.
 
-    With `dies_after_calls` the device is gone after so many calls, for tests of what follows.
+    With `dies_after_calls` the device is gone after so many calls; with `dies_for_prompt` a job with this prompt kills
+    the process: for tests of what follows.
     """
 
     def __init__(
@@ -42,20 +45,23 @@ class SimulatedBackend:
         row_s: float = 0.0,
         sleep: Callable[[float], object] | None = None,
         dies_after_calls: float = math.inf,
+        dies_for_prompt: str | None = None,
     ) -> None:
         self.fixed_s, self.row_s = fixed_s, row_s
-        self._calls_left = dies_after_calls
+        self._calls_left, self._poison = dies_after_calls, dies_for_prompt
         self._sleep = sleep or threading.Event().wait
         self.about = About("simulated", "float32", "none", 3, FACTOR, SCHEDULE)
         self.arrays = NumpyArrays()
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """As the folder's `simulated.json` says, {"fixed_s", "row_s", "dies_after_calls"}; without it at no cost."""
+        """As the folder's `simulated.json` says, an object of the numbers above; without it at no cost."""
         file = path / "simulated.json"
         return cls(**json.loads(file.read_text())) if file.is_file() else cls()
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> Sequence[Latents]:
+        if any(prompt.text == self._poison for prompt in prompts):
+            os.kill(os.getpid(), signal.SIGKILL)
         return [_colour(prompt.text) for prompt in prompts]
 
     def encode_images(self, pixels: Pixels, generators: Sequence[np.random.Generator]) -> Latents:

@@ -1,0 +1,40 @@
+"""One real cluster for all of these tests: each leaves it as it found it, with every process running."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster import Cluster
+from tests.support import passable_folder
+
+MODELS = """
+[models.quick]
+backend = "simulated"
+batch = 4
+
+[models.slow]
+backend = "simulated"
+path = "slow"
+batch = 1
+
+[models.poisoned]
+backend = "simulated"
+path = "poisoned"
+batch = 4
+"""
+SETTINGS = {
+    "slow": {"fixed_s": 0.1},
+    "poisoned": {"fixed_s": 0.02, "dies_for_prompt": "poison"},
+}
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    with passable_folder() as folder:
+        cluster = Cluster(folder, models=MODELS)
+        for name, settings in SETTINGS.items():
+            (cluster.data_dir / name).mkdir()
+            (cluster.data_dir / name / "simulated.json").write_text(json.dumps(settings))
+        with cluster:
+            yield cluster
