@@ -43,6 +43,7 @@ R = TypeVar("R")
 SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 REPEATED_AFTER_S: Final = 5.0
 """A warning that says the same again and again is logged so often, however often it is said."""
+SAYS_OF_MODELS: Final = ("up", "cluster", "gateway")
 ROWS: Final = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0)
 
 
@@ -190,6 +191,8 @@ def setup_logging(role: str, level: str, form: str) -> None:
     """Log to standard error, one line an event, each with time, level and role; what is repeated now and then."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines(role, form))
+    # What is wrong with the list of models is said once, not by every process that reads it.
+    handler.addFilter(lambda record: role in SAYS_OF_MODELS or not record.name.startswith("sfumato.models"))
     handler.addFilter(Seldom(_text))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in ("alembic", "aiosqlite"):

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-__all__ = ["die_with_parent", "run", "settle_memory", "stop_on_signals"]
+__all__ = ["CAN_NOT_SERVE_STATUS", "die_with_parent", "run", "settle_memory", "stop_on_signals"]
 
 GARBAGE_AFTER: Final = (10_000, 50, 50)
 
+CAN_NOT_SERVE_STATUS = 78
+"""Exit status of a process that can't work as it is set up (EX_CONFIG); a fresh one would not do better soon."""
 DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
 

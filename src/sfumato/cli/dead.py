@@ -38,10 +38,13 @@ def list_them(
     from sfumato.cli import show
 
     with client(context, url) as service:
-        for job in service.jobs(model_name=model, status="failed"):
-            if failed or (job.error and job.error.type == DEAD_LETTER):
-                why = job.error.detail if job.error else ""
-                show.line(show.as_json(job) if as_json else f"{job.id}  {job.model_name}  {why}")
+        jobs = service.jobs(model_name=model, status="failed")
+        chosen = [job for job in jobs if failed or (job.error and job.error.type == DEAD_LETTER)]
+    for job in chosen:
+        why = job.error.detail if job.error else ""
+        show.line(show.as_json(job) if as_json else f"{job.id}  {job.model_name}  {why}")
+    if not chosen and not as_json:
+        show.line("no dead letters" if not failed else "no failed jobs")
 
 
 def retry(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:

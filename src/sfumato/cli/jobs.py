@@ -1,6 +1,7 @@
 """Verbs of who wants pictures: the client, over the public API only."""
 
 import asyncio
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -41,15 +42,15 @@ def submit(
     output_format: Annotated[
         Literal["png", "jpeg", "webp"] | None, typer.Option("--format", help="File type of the results.")
     ] = None,
+    width: Annotated[int | None, typer.Option(help="Exact width of the results in pixels; with --height.")] = None,
+    height: Annotated[int | None, typer.Option(help="Exact height of the results in pixels; with --width.")] = None,
+    key: Annotated[str | None, typer.Option(help="Sent again with the same key, pictures are the same jobs.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the jobs to their ends.")] = False,
     out: Out = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Send pictures and print the access links of their results."""
-    from sfumato.cli import show
-    from sfumato.client.batch import pictures_in
-
     asked: Asked = {
         "prompt": prompt,
         "priority": priority,
@@ -60,10 +61,32 @@ def submit(
         "seed": seed,
         "sampler": sampler,
         "output_format": output_format,
+        "width": width,
+        "height": height,
     }
-    orders = pictures_in(paths, asked)
+    _send_and_show(context, url, model, paths, asked, key or str(uuid.uuid4()), wait, out, as_json)
+
+
+def _send_and_show(
+    context: typer.Context,
+    url: str,
+    model: str,
+    paths: list[Path],
+    asked: "Asked",
+    key: str,
+    wait: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    from sfumato.cli import show
+    from sfumato.client.batch import pictures_in
+
+    orders = pictures_in(paths, asked, key)
     with client(context, url) as probe:
-        probe.models()  # A service that is not there is told at once, not once per picture.
+        # A service that is not there is told at once, not once per picture.
+        broken = [each for each in probe.models() if each.name == model and each.trouble]
+    for listed in broken:
+        show.complain(f"{model} can't be served now, and its jobs wait until that is mended: {listed.trouble}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # So is a folder that can't be made.
     follow = wait or out is not None
@@ -71,6 +94,8 @@ def submit(
         sent = asyncio.run(_send(context, url, model, orders, follow, out, board))
     for one in sent:
         show.show_sent(one, as_json=as_json)
+    if any(one.state == "unknown" for one in sent):
+        show.complain(f"The same command with --key {key} finds those jobs or makes them, and none twice.")
     raise typer.Exit(any(one.error for one in sent))
 
 

@@ -26,6 +26,7 @@ COLOURS: Final = {
     "failed": "red",
     "canceled": "magenta",
     "refused": "red",
+    "unknown": "red",
 }
 
 GAP: Final = 1
@@ -140,6 +141,8 @@ def show_sent(sent: Sent, *, as_json: bool) -> None:
         line(_sent_json(sent))
     elif sent.error is not None:
         complain(f"{sent.order.source}: {sent.error.detail}")
+        if sent.state == "unknown":
+            complain("  It may have been accepted all the same; `sfumato jobs` shows it then.")
     elif sent.saved is not None:
         line(f"{sent.order.source} → {sent.saved}")
 

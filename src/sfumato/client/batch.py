@@ -1,6 +1,7 @@
 """Many pictures at once: each is sent, followed to its end and saved, a few uploads at a time."""
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from sfumato.client.async_client import AsyncClient
 from sfumato.client.errors import JobFailed
 from sfumato.client.flows import Asked
 from sfumato.client.views import JobInfo
-from sfumato.core.errors import InvalidRequest, SfumatoError
+from sfumato.core.errors import InvalidRequest, SfumatoError, TransientError
 from sfumato.core.job import State
 
 __all__ = ["Order", "Sent", "pictures_in", "send_all"]
@@ -24,11 +25,15 @@ ABOUT_THE_REQUEST: Final = frozenset({"unknown-model", "invalid-parameters", "un
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One picture to send, what to ask for it, and the result's file name without ending."""
+    """One picture to send, what to ask for it, and the result's file name without ending.
+
+    `key` is its Idempotency-Key: sent again with the same one, it is the same job.
+    """
 
     source: Path
     save_as: str
     asked: Asked
+    key: str | None = None
 
 
 @dataclass(slots=True)
@@ -42,10 +47,12 @@ class Sent:
 
     @property
     def state(self) -> str:
-        """The job's state, or `sending`, or `refused` when it never became a job."""
+        """The job's state, or `sending`; without a job `refused`, or `unknown` when there was no clear answer."""
         if self.job is not None:
             return self.job.status
-        return "refused" if self.error else "sending"
+        if self.error is None:
+            return "sending"
+        return "unknown" if isinstance(self.error, TransientError) else "refused"
 
     @property
     def done(self) -> float:
@@ -56,8 +63,10 @@ class Sent:
         return progress.step / (progress.steps + 1) if progress else 0.0
 
 
-def pictures_in(paths: Iterable[Path], asked: Asked) -> list[Order]:
+def pictures_in(paths: Iterable[Path], asked: Asked, key: str | None = None) -> list[Order]:
     """One order for each file, and for each picture of each folder, in the order given.
+
+    With `key` each has a key made of that and its name, so that the same pictures sent again are the same jobs.
 
     Of a folder these are the files of a type that services read; not those of its folders, and no hidden ones.
 
@@ -71,7 +80,7 @@ def pictures_in(paths: Iterable[Path], asked: Asked) -> list[Order]:
         found.extend(sorted(filter(_is_picture, path.iterdir())) if path.is_dir() else [path])
     if not found:
         raise InvalidRequest("there is no picture in these folders; pictures end in .png, .jpg, .jpeg or .webp.")
-    return [Order(path, name, asked) for path, name in zip(found, _names(found), strict=True)]
+    return [Order(path, name, asked, _key(key, name)) for path, name in zip(found, _names(found), strict=True)]
 
 
 async def send_all(
@@ -96,7 +105,7 @@ async def send_all(
         sent = Sent(order)
         try:
             async with uploads:
-                sent.job = job = await client.submit(order.source, model_name, **order.asked)
+                sent.job = job = await client.submit(order.source, model_name, idempotency_key=order.key, **order.asked)
             if wait:
                 told(sent)
                 await _follow(client, sent, job, out, told)
@@ -157,6 +166,11 @@ async def _follow(
         picture = await client.result(job)
         # The ending is appended: a dot in the name (v1.2) is part of it.
         sent.saved = await asyncio.to_thread(picture.save, out / f"{sent.order.save_as}{picture.suffix}")
+
+
+def _key(key: str | None, name: str) -> str | None:
+    # A name may have any characters and length, a key may not.
+    return None if key is None else f"{key}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
 
 def _is_picture(path: Path) -> bool:

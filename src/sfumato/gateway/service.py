@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 from sfumato.core.errors import NotFound, SfumatoError
 from sfumato.core.job import State, model_slug
-from sfumato.core.ports import JobQuery
+from sfumato.core.ports import EventLog, JobQuery
 from sfumato.gateway.context import OWNER, Gateway
 from sfumato.gateway.problems import Refusal
 from sfumato.gateway.views import broken_json, model_json, rfc3339
@@ -32,6 +32,7 @@ class ServiceRoutes:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._began_at = gateway.clock()
+        self._events: EventLog | None = None
 
     def router(self) -> APIRouter:
         """The routes, to be included in an app."""
@@ -117,6 +118,12 @@ class ServiceRoutes:
                 return True
         return False
 
+    async def _queue(self) -> None:
+        """Ask the broker for the end of a log."""
+        for model in list(self._gateway.registry)[:1]:
+            self._events = self._events or self._gateway.broker.events(model.slug)
+            await self._events.end()
+
     async def _stores(self) -> dict[str, str]:
         """Store → what is wrong with it, "" when it answers."""
         gateway = self._gateway
@@ -124,6 +131,7 @@ class ServiceRoutes:
             "rows": gateway.rows.get(NOBODY),
             "outcomes": gateway.outcomes.get(NOBODY),
             "objects": gateway.blobs.head(f"uploads/{NOBODY}"),
+            "queue": self._queue(),
         }
         troubles = await asyncio.gather(*(_trouble(answer) for answer in asked.values()))
         return dict(zip(asked, troubles, strict=True))

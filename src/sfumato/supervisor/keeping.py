@@ -17,13 +17,15 @@ from pathlib import Path
 
 from sfumato.models.registry import Model
 from sfumato.observability import forget_process
-from sfumato.process import die_with_parent
+from sfumato.process import CAN_NOT_SERVE_STATUS, die_with_parent
 
 __all__ = ["STOP_WITHIN_S", "Role", "Supervisor", "backoff_s", "of_ours"]
 
 log = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 9.0
+UNWELL_S = 30.0
+"""Longest pause before such a one is tried again."""
 SETTLED_S = 10.0
 """A child that lived this long has started well; its next restart is quick again."""
 
@@ -63,9 +65,9 @@ class Child:
     stopping: bool = field(default=False)
 
 
-def backoff_s(deaths: int) -> float:
-    """Seconds to wait before the restart after the `deaths`-th early death in a row: 0.1, 0.2, 0.4 … 10."""
-    return float(min(10.0, 0.1 * 2 ** max(0, deaths - 1)))
+def backoff_s(deaths: int, longest_s: float = 10.0) -> float:
+    """Seconds to wait before the restart after the `deaths`-th early death in a row: 0.1, 0.2, 0.4 … longest."""
+    return float(min(longest_s, 0.1 * 2 ** min(30, max(0, deaths - 1))))
 
 
 class Supervisor:
@@ -97,16 +99,19 @@ class Supervisor:
         deaths = 0
         while not child.stopping:
             born = time.monotonic()
-            how = await self._live(child)
+            status = await self._live(child)
             if child.stopping:
                 return
-            deaths = 1 if time.monotonic() - born > SETTLED_S else deaths + 1
-            pause_s = backoff_s(deaths)
+            unwell = status == CAN_NOT_SERVE_STATUS
+            settled = not unwell and time.monotonic() - born > SETTLED_S
+            deaths = 1 if settled else deaths + 1
+            pause_s = backoff_s(deaths, UNWELL_S) if unwell else backoff_s(deaths)
+            how = "could not be started" if status is None else f"ended with status {status}"
             log.warning("%s %s; starting it again in %.1f s", child.role.name, how, pause_s)
             await asyncio.sleep(pause_s)
 
-    async def _live(self, child: Child) -> str:
-        """One life of a child, and how it ended."""
+    async def _live(self, child: Child) -> int | None:
+        """One life of a child, and the status it ended with; None when it could not be started."""
         try:
             child.process = await self._spawn(child.role)
             status = await child.process.wait()
@@ -118,8 +123,9 @@ class Supervisor:
                     os.killpg(child.process.pid, signal.SIGKILL)
         except OSError as error:
             # No process, no memory, no descriptor left: a moment later there may be.
-            return f"could not be started ({error})"
-        return f"ended with status {status}"
+            log.warning("%s: %s", child.role.name, error)
+            return None
+        return status
 
     async def _spawn(self, role: Role) -> asyncio.subprocess.Process:
         lifeline = ("--lifeline", str(self._lifeline)) if role.ours else ()

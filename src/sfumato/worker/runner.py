@@ -175,6 +175,6 @@ async def _surely(duty: Callable[[], Awaitable[T]]) -> T:
         try:
             return await duty()
         except TransientError as error:
-            log.warning("%s; trying again in %.1f s", error.detail, pause_s)
+            log.warning("%s (in %.1f s)", error.detail, pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)

@@ -21,7 +21,7 @@ from sfumato.engine import backends
 from sfumato.engine.opening import open_engine
 from sfumato.models.registry import Model, Registry
 from sfumato.observability import gauge, setup_logging
-from sfumato.process import run
+from sfumato.process import CAN_NOT_SERVE_STATUS, run
 from sfumato.wiring import open_ports
 from sfumato.worker.duties import Duties
 from sfumato.worker.engine_thread import EngineThread
@@ -212,7 +212,7 @@ def serve(settings: Settings, model_name: str) -> int:
         run(_work(settings, model))
     except (backends.BackendUnusable, BadFilter) as error:
         log.error("%s can't be served: %s", model.name, error.detail)
-        return 1
+        return CAN_NOT_SERVE_STATUS
     except EngineDead as error:
         log.error("%s; this process ends and a fresh one takes over", error.detail)
         # Not a clean exit: the engine's thread may hang in the device, and no destructor may wait for it.
