@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help setup demo up cluster test chaos gpu quick check format bench clean
+.PHONY: help setup demo up cluster env test chaos gpu quick check format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -23,6 +23,9 @@ up: .venv/base ## run the service on http://127.0.0.1:8000
 
 cluster: .venv/cluster ## the same as a cluster: Kafka, SeaweedFS, PostgreSQL and nginx, without Docker and root
 	@$(BIN)/sfumato cluster up
+
+env: ## passwords for docker compose, into .env
+	@$(PYTHON) deploy/make_env.py
 
 test: check ## the checks and the whole suite
 	$(BIN)/python -m pytest

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sfumato.cluster.server import free_ports, running
 from tests.postgres import PostgresServer, postgres_server
 from tests.s3_servers import S3Servers
 from tests.support import passable_folder
@@ -35,3 +36,15 @@ def s3_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Servers]:
     """Object stores, none of which runs before it is asked for."""
     with ExitStack() as stack:
         yield S3Servers(tmp_path_factory.mktemp("s3"), stack)
+
+
+@pytest.fixture(scope="session")
+def kafka_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One real broker for all tests of a session, started by the first that needs it."""
+    # Imported only now: most tests do without Kafka's client.
+    from sfumato.cluster.kafka import kafka
+
+    folder = tmp_path_factory.mktemp("kafka")
+    port, controller_port = free_ports(2)
+    with running(kafka(folder / "1", port, controller_port), folder / "1.log"):
+        yield f"127.0.0.1:{port}"

@@ -2,12 +2,15 @@
 
 import asyncio
 import ctypes
+import gc
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-__all__ = ["die_with_parent", "run", "stop_on_signals"]
+__all__ = ["die_with_parent", "run", "settle_memory", "stop_on_signals"]
+
+GARBAGE_AFTER: Final = (10_000, 50, 50)
 
 DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
@@ -19,6 +22,16 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a role to its end, as asyncio.run does, on uvloop's faster loop where it is installed (Windows has none)."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(main)
+
+
+def settle_memory() -> None:
+    """Leave what is there now, which stays for good, out of every search for garbage, and search less often.
+
+    Called once a process is ready. Python looks after 700 objects by default, fewer than fifty requests leave behind.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_AFTER)
 
 
 def stop_on_signals() -> asyncio.Event:

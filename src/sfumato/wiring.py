@@ -1,16 +1,20 @@
 """From settings to ports: the one place that chooses which broker and which stores a role talks to."""
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from sfumato.config import Settings
+from sfumato.core.errors import TransientError
 from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRecorder, JobRows, Outcomes
 from sfumato.storage.database import Database
 from sfumato.storage.jobs import SqlJobs
 
-__all__ = ["JobStore", "ObjectStore", "Ports", "open_ports"]
+__all__ = ["JobStore", "ObjectStore", "Ports", "check_logs", "open_ports"]
+
+log = logging.getLogger(__name__)
 
 
 class ObjectStore(Blobs, BlobLinks, BlobSweep, Protocol):
@@ -44,6 +48,30 @@ async def open_ports(settings: Settings) -> AsyncIterator[Ports]:
         broker = _broker(settings)
         stack.push_async_callback(broker.close)
         yield Ports(broker, blobs, outcomes, rows)
+
+
+async def check_logs(broker: Broker, settings: Settings, models: Sequence[str]) -> None:
+    """See that the logs of these models (slugs) are kept for as long as our settings need them.
+
+    While Kafka is away nothing is known; a role that starts then goes on, for what it can do without.
+
+    Raises:
+        UnusableStore: they are not; the message says what to change.
+    """
+    if not settings.kafka_servers:
+        return  # ours are swept by ourselves, by these very settings
+    from sfumato.broker.kafka import KafkaBroker
+
+    if isinstance(broker, KafkaBroker):
+        try:
+            await broker.check(
+                models,
+                job_wait_s=settings.job_wait_s,
+                input_keep_s=settings.input_keep_s,
+                result_keep_s=settings.result_keep_s,
+            )
+        except TransientError as error:
+            log.warning("how long Kafka keeps its logs could not be looked at: %s", error.detail)
 
 
 async def _objects(settings: Settings, stack: AsyncExitStack) -> tuple[ObjectStore, Outcomes]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 
@@ -23,6 +24,11 @@ class KafkaStation:
     group_protocol: GroupProtocol = "auto"
     takeover_s: float = 3.0
     slack_s: float = 4.0
+
+    @classmethod
+    def new(cls, servers: str, group_protocol: GroupProtocol = "auto") -> "KafkaStation":
+        """With nothing in it: its topics are its own."""
+        return cls(servers, f"test-{uuid4().hex[:12]}", group_protocol)
 
     def open(self) -> KafkaBroker:
         return KafkaBroker(

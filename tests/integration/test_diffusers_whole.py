@@ -1,6 +1,9 @@
 """Pipelines without an adapter, run request by request, against diffusers itself."""
 
+import json
+import os
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import diffusers
@@ -8,12 +11,13 @@ import numpy as np
 import pytest
 
 from sfumato.core.params import ModelRules, Params, Sampler
+from sfumato.engine import opening
 from sfumato.engine.backends import BackendUnusable, Lora, Options, load_whole
 from sfumato.engine.backends.diffusers.backend import FAMILIES
 from sfumato.engine.events import Event, Finished, Progress
 from sfumato.engine.opening import AnyEngine, open_engine
 from sfumato.models.folder import STEPPED, default_rules
-from tests.diffusers_models import make_whole
+from tests.diffusers_models import make_model, make_whole
 from tests.integration.test_diffusers_backend import scene, theirs
 from tests.support import make_params
 
@@ -96,7 +100,7 @@ def without_text_encoder(folder: Path) -> object:
     [
         (lambda folder: make_whole(folder, "NoSuchPipeline"), "pipeline NoSuchPipeline is not served here"),
         (lambda folder: make_whole(folder, "StableDiffusionControlNetPipeline"), "needs a control picture too"),
-        (code_of_its_own, "unet is code of my_unet"),
+        (code_of_its_own, "unet is my_unet.MyUNet; only what diffusers"),
         (pickled, "a pickle, which can run code"),
         (without_text_encoder, r"text_encoder/model.safetensors is missing"),
     ],
@@ -108,6 +112,28 @@ def test_folder_that_can_not_be_served_is_refused_by_name(
 
     with pytest.raises(BackendUnusable, match=said):
         opened(tmp_path / "model")
+
+
+def half(folder: Path) -> Path:
+    for file in folder.rglob("*.safetensors"):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    return folder
+
+
+def with_safety_checker(folder: Path) -> Path:
+    """As diffusers itself writes it, and as hubs leave its weights out."""
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.mark.parametrize("change", [half, with_safety_checker])
+def test_folder_as_it_is_found_in_the_world_is_served(tmp_path: Path, change: Callable[[Path], Path]) -> None:
+    engine, params = opened(change(make_whole(tmp_path / "model"))), asked()
+    engine.add("one", params, scene(params))
+
+    assert "one" in finished(drain(engine))
 
 
 def test_options_that_such_a_pipeline_can_not_have_are_refused(tmp_path: Path) -> None:
@@ -126,3 +152,20 @@ def test_memory_is_spared_where_that_is_asked_for(tmp_path: Path) -> None:
     engine.add("one", params, scene(params))
 
     assert "one" in finished(drain(engine))
+
+
+def test_what_decides_how_much_fits_is_what_the_kept_measure_is_found_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(opening, "fits", lambda backend, shapes, batch, folder, identity: seen.append(tuple(identity)))
+    first, second = (make_model("sd", tmp_path / name) for name in ("first", "second"))
+    rules = ModelRules.model_validate(default_rules(first))
+    for folder, options in ((first, CPU), (second, CPU), (first, Options(device="cpu", vae_tiling=True))):
+        open_engine("diffusers", folder, rules, options, 4, tmp_path / "caps")
+    weights = first / "unet" / "diffusion_pytorch_model.safetensors"
+    os.utime(weights, (1, 2_000_000_000))
+    open_engine("diffusers", first, rules, CPU, 4, tmp_path / "caps")
+
+    assert len(set(seen)) == 4
+    assert f"torch {metadata.version('torch')}" in seen[0]

@@ -46,6 +46,10 @@ def test_submit_to_a_model_without_its_folder_is_told_why(service: GatewayServic
     problem(service.client.get("/api/scale/lost"), 503, "broken-model")
 
 
+def test_jobs_of_a_broken_model_are_listed_all_the_same(service: GatewayService) -> None:
+    assert service.client.get("/api/jobs", params={"model_name": "lost"}).json() == {"jobs": [], "next": None}
+
+
 def test_model_is_served_when_its_folder_is_there_again(service: GatewayService, tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
 

@@ -389,6 +389,42 @@ def test_a_size_that_was_asked_for_is_asked_for_again(service: GatewayService) -
     assert new.params.exact
 
 
+def test_a_repeated_request_is_answered_alike_when_the_first_input_is_gone_meanwhile(service: GatewayService) -> None:
+    first = service.accepted()
+    service.record()
+    service.end(first["id"])
+    again = {"Idempotency-Key": "again"}
+    answer = service.client.post(f"/api/jobs/{first['id']}/retry", headers=again)
+    for key in list(service.world.blobs):
+        if key.startswith(f"inputs/{first['id']}/"):
+            del service.world.blobs[key]
+
+    repeated = service.client.post(f"/api/jobs/{first['id']}/retry", headers=again)
+
+    assert (answer.status_code, repeated.status_code) == (202, 202)
+    assert answer.json()["id"] == repeated.json()["id"]
+
+
+def test_one_key_is_not_good_for_two_jobs_to_be_run_again(service: GatewayService) -> None:
+    jobs = [service.accepted(prompt="neon") for _ in range(2)]
+    service.record()
+    for job in jobs:
+        service.end(job["id"])
+    answers = [
+        service.client.post(f"/api/jobs/{job['id']}/retry", headers={"Idempotency-Key": "again"}) for job in jobs
+    ]
+    assert answers[0].status_code == 202
+    problem(answers[1], 422, "idempotency-mismatch")
+
+
+def test_an_ended_job_that_is_not_recorded_yet_is_to_be_tried_again(service: GatewayService) -> None:
+    first = service.accepted()
+    service.end(first["id"])
+    service.app.state.gateway.live.forget(first["id"])
+
+    problem(service.client.post(f"/api/jobs/{first['id']}/retry"), 503, "try-again")
+
+
 def test_what_can_not_be_run_again_is_told(service: GatewayService) -> None:
     first = service.accepted()
     service.record()

@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from sfumato.cluster.nginx import nginx
+from sfumato.cluster.nginx import fill_in, nginx, template
 from sfumato.cluster.server import Recipe, Server, free_ports, running
 from sfumato.gateway.problems import PROBLEMS, problem_type
 from tests.sample_pictures import picture
@@ -174,6 +176,20 @@ def test_killed_door_opens_again(server_folder: Path, two: tuple[Upstream, Upstr
         server.kill()
         server.start()
         assert ask(f"127.0.0.1:{port}", "GET", "/")[0] == 200
+
+
+def test_template_as_compose_fills_it_in_is_one_that_nginx_takes(server_folder: Path) -> None:
+    compose = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yaml").read_text())
+    given = compose["services"]["nginx"]["environment"] | {"NGINX_FOLDER": str(server_folder)}
+    values = {name.removeprefix("NGINX_"): str(value) for name, value in given.items()}
+    (server_folder / "nginx.conf").write_text(fill_in(template(), values))
+    program = nginx(server_folder, 1, [], max_upload_bytes=1).command[4]
+
+    asked = [program, "-t", "-p", str(server_folder), "-c", str(server_folder / "nginx.conf"), "-e", "stderr"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "[warn]" not in done.stderr
 
 
 # Real gateways

@@ -17,7 +17,7 @@ def ended(at: float, slug: str = "job-failed") -> Outcome:
 def failed(times: int, slug: str = "job-failed", at: float = NOW) -> Brake:
     brake = Brake()
     for _ in range(times):
-        brake.ended(ended(at, slug))
+        brake.ended(ended(at, slug), NOW)
     return brake
 
 
@@ -36,12 +36,14 @@ def test_fewer_failures_change_nothing() -> None:
 
 def test_one_success_releases() -> None:
     brake = failed(MOST_FAILURES)
-    brake.ended(Outcome(job_id=job_id(2), state=State.SUCCEEDED, at=NOW))
+    brake.ended(Outcome(job_id=job_id(2), state=State.SUCCEEDED, at=NOW), NOW)
 
     assert brake.until(NOW) == NOW
 
 
-@pytest.mark.parametrize("slug", ["undecodable-picture", "input-gone", "output-refused", "expired"])
+@pytest.mark.parametrize(
+    "slug", ["undecodable-picture", "input-gone", "output-refused", "expired", "does-not-fit", "invalid-parameters"]
+)
 def test_what_is_the_senders_fault_does_not_count(slug: str) -> None:
     assert failed(2 * MOST_FAILURES, slug).until(NOW) == NOW
 
@@ -49,13 +51,16 @@ def test_what_is_the_senders_fault_does_not_count(slug: str) -> None:
 def test_canceled_jobs_do_not_count() -> None:
     brake = Brake()
     for _ in range(2 * MOST_FAILURES):
-        brake.ended(Outcome(job_id=job_id(1), state=State.CANCELED, at=NOW))
+        brake.ended(Outcome(job_id=job_id(1), state=State.CANCELED, at=NOW), NOW)
 
     assert brake.until(NOW) == NOW
 
 
-def test_clock_that_jumps_back_makes_nobody_rest_for_longer_than_a_minute() -> None:
-    assert failed(MOST_FAILURES, at=NOW + 86_400).until(NOW) == NOW + WITHIN_S
+def test_clock_of_a_worker_that_is_ahead_makes_nobody_rest_for_longer_than_a_minute() -> None:
+    brake = failed(MOST_FAILURES, at=NOW + 86_400)
+
+    assert [brake.until(NOW + later) for later in (0, 30, 60)] == [NOW + WITHIN_S] * 3
+    assert brake.trouble(NOW + WITHIN_S) == ""
 
 
 def test_ledger_hands_nothing_out_while_everything_fails_and_goes_on_after() -> None:

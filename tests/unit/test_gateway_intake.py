@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import pytest
 
 from sfumato.core.errors import InvalidRequest, TransientError
+from sfumato.core.events import Watched, decode_event
 from sfumato.core.job import Outcome, Priority, State
 from sfumato.core.params import ParamsRequest
 from sfumato.gateway.intake import Accepted, Given, Intake, Submission
@@ -141,3 +142,27 @@ def test_cancel_of_a_job_without_a_row_still_holds() -> None:
     stage = Stage()
     assert stage.cancel().state is State.CANCELED
     assert stage.told() == []
+
+
+def test_who_watches_is_told_of_once_in_half_the_time_that_it_is_good_for() -> None:
+    stage = Stage()
+    job = stage.accept(_submission()).job
+
+    for later in (0.0, 1.0, 7.4, 7.6, 8.0):
+        asyncio.run(stage.intake.watch(job, NOW + later, for_s=15.0))
+
+    told = [decode_event(raw) for raw in stage.told()]
+    assert [event.at - NOW for event in told if isinstance(event, Watched)] == pytest.approx([0.0, 7.6])
+
+
+def test_who_watches_is_told_of_again_when_that_failed() -> None:
+    stage = Stage()
+    job = stage.accept(_submission()).job
+    stage.failing = "append watched"
+    with pytest.raises(TransientError):
+        stage.run(lambda intake: intake.watch(job, NOW, for_s=15.0))
+    stage.failing = ""
+
+    stage.run(lambda intake: intake.watch(job, NOW + 0.5, for_s=15.0))
+
+    assert len(stage.told()) == 1

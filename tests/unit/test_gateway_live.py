@@ -54,6 +54,18 @@ def test_a_standing_made_before_an_accept_does_not_count_it() -> None:
     assert live.waiting(SLUG, NOW + 5.1).jobs == 4
 
 
+def test_what_a_standing_counts_leaves_with_its_cost() -> None:
+    live, jobs = _live(), [make_job(number, cost=number + 1) for number in range(4)]
+    for second, job in enumerate(jobs):
+        live.remember(SLUG, job, NOW + second)
+    assert live.waiting(SLUG, NOW + 3) == (4, 10)
+    live.apply(SLUG, 1, Dispatched(job_id=jobs[2].id, at=NOW, attempt=0, delivery=0, lane=0, worker="w"))
+    live.apply(SLUG, 2, _standing(waiting=0, at=NOW + 1.6))
+    assert live.waiting(SLUG, NOW + 3) == (1, 4)
+    live.apply(SLUG, 3, _standing(waiting=0, at=NOW + 9))
+    assert live.waiting(SLUG, NOW + 9) == (0, 0)
+
+
 def test_a_standing_that_nothing_follows_had_counted_all() -> None:
     live = _live()
     live.remember(SLUG, make_job(), NOW)

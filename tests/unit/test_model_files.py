@@ -2,6 +2,8 @@
 
 import errno
 import json
+import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,3 +108,17 @@ def test_model_that_does_not_fit_on_the_disk_is_refused_before_it_is_fetched(tmp
     hub._check_room(1, "o/n", tmp_path / "not" / "yet")
     with pytest.raises(CannotChange, match=r"o/n needs 1048576\.0 GiB more, .*SFUMATO_MODELS_CACHE"):
         hub._check_room(2**50, "o/n", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["$(touch pwned).safetensors", "a'; touch pwned; '.safetensors"])
+def test_command_that_an_error_tells_to_type_runs_nothing_that_a_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(CannotChange) as caught:
+        backend_of(tmp_path)
+
+    command = re.search(r"python -c .*(?= \(or by its family's)", caught.value.detail)
+    assert command is not None
+    words = shlex.split(command[0])
+    assert words[:2] == ["python", "-c"]
+    assert len(words) == 3
+    compile(words[2], "advice", "exec")

@@ -1,11 +1,13 @@
 """Latents as small pictures, made only when somebody asked."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from sfumato.core.errors import EngineDead
 from sfumato.engine.backends.arrays import Latents
 from sfumato.engine.backends.simulated import SimulatedBackend
 from sfumato.engine.engine import Engine, Event, Pixels, Progress
@@ -113,6 +115,42 @@ def test_job_goes_on_where_there_is_no_memory_for_a_preview() -> None:
 
     assert previews(events) == []
     assert type(events[-1]).__name__ == "Finished"
+
+
+@pytest.mark.parametrize("trouble", [ValueError("Got: 128 Expected: 64"), np.nan])
+def test_model_whose_encoder_can_not_be_fitted_has_no_previews_and_its_jobs_go_on(trouble: Any) -> None:
+    class Odd(Counting):
+        def encode_images(self, pixels: Pixels, generators: Sequence[np.random.Generator]) -> Latents:
+            found = super().encode_images(pixels, generators)
+            if len(pixels) > 1 and isinstance(trouble, Exception):
+                raise trouble
+            return found * np.float32(trouble) if len(pixels) > 1 else found
+
+    backend = Odd()
+    engine = Engine(backend, 4)
+    engine.add("a", make_params(num_inference_steps=20), halves())
+    engine.show("a", on=True)
+
+    events = drain(engine)
+
+    assert previews(events) == []
+    assert type(events[-1]).__name__ == "Finished"
+    assert backend.encoded == 1 + 8, "tried once"
+
+
+def test_dead_device_is_told_even_when_a_preview_finds_it() -> None:
+    class Dead(Counting):
+        def encode_images(self, pixels: Pixels, generators: Sequence[np.random.Generator]) -> Latents:
+            if len(pixels) > 1:
+                raise EngineDead("gone")
+            return super().encode_images(pixels, generators)
+
+    engine = Engine(Dead(), 4)
+    engine.add("a", make_params(num_inference_steps=8), halves())
+    engine.show("a", on=True)
+
+    with pytest.raises(EngineDead):
+        engine.step()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -187,6 +187,48 @@ def test_picture_of_a_size_of_the_pipelines_own_is_brought_to_the_one_asked_for(
     assert picture.shape == (64, 64, 3)
 
 
+def test_what_is_no_picture_fails_its_request_and_nobody_waits_for_ever() -> None:
+    class Layers(Pipeline):
+        def generate(self, params: Params, pixels: Pixels, told: Callable[[int, int], None]) -> npt.NDArray[np.float32]:
+            return np.zeros((4, 64, 64, 4), np.float32)
+
+    engine = WholeEngine(Layers())
+    engine.add("a", params("a"), PICTURE)
+
+    (failed,) = drain(engine)
+
+    assert isinstance(failed, Failed)
+    assert "no picture" in str(failed.error)
+
+
+def test_pipeline_that_exits_fails_its_request_and_nobody_waits_for_ever() -> None:
+    pipeline = Pipeline()
+    engine = WholeEngine(pipeline)
+
+    def leave(params: Params, step: int) -> None:
+        raise SystemExit(3)
+
+    pipeline.trouble = leave
+    engine.add("a", params("a"), PICTURE)
+
+    (failed,) = drain(engine)
+
+    assert isinstance(failed, Failed)
+
+
+def test_ordinary_requests_keep_every_fourth_turn_beside_a_stream_of_urgent_ones() -> None:
+    pipeline = Pipeline()
+    engine = WholeEngine(pipeline)
+    for number in range(2):
+        engine.add(f"ordinary {number}", params("ordinary", steps=1), PICTURE)
+    for number in range(9):
+        engine.add(f"urgent {number}", params("urgent", steps=1), PICTURE, Priority.HIGH)
+
+    drain(engine)
+
+    assert pipeline.begun[:8] == [*["urgent"] * 3, "ordinary"] * 2
+
+
 def test_no_thread_is_left_when_all_requests_ended() -> None:
     engine = WholeEngine(Pipeline())
     for key in "abc":

@@ -85,7 +85,8 @@ def test_preview_that_comes_while_one_is_being_stored_is_left_out() -> None:
 def test_dropped_preview_is_gone_even_when_it_was_still_being_stored() -> None:
     async def play(previews: Previews, world: World, fault: Fault) -> None:
         previews.post(JOB, PREPARED, CELLS, lambda: None)
-        await previews.drop(JOB.id)
+        previews.drop(JOB.id)
+        await previews.close()
 
     assert played(play).blobs == {}
 
@@ -97,7 +98,8 @@ def test_store_that_fails_is_nobodys_trouble() -> None:
         fault.failing = True
         previews.post(JOB, PREPARED, CELLS, lambda: stored.append(1))
         await settle()
-        await previews.drop(JOB.id)
+        previews.drop(JOB.id)
+        await previews.close()
 
     played(play)
     assert stored == []

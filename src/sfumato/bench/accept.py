@@ -3,75 +3,61 @@
 Both get the same 50 KB picture as multipart and answer once it is stored and its message is acknowledged by a real
 Kafka (acks=all), first over an object store that answers at once, so that what is measured is the gateway, then over a
 real one. Ours runs as shipped: everything validated, hashed, signed and counted. CPU time is the gateway process's own,
-of all its threads, as the system counts it.
+of all its threads, as the system counts it. Where there are cores enough the gateway has one and everything else the
+others. Each figure is the median of a few rounds, in which the gateways take turns.
 """
 
 import asyncio
 import base64
 import io
 import json
-import os
 import random
-import sys
 import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Final, Literal
 
 from PIL import Image
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from sfumato.bench.gateways import MODEL, TOPIC, ours, stub, usual
 from sfumato.bench.load import Load, form, post, send, trickle
-from sfumato.broker.kafka import KafkaBroker
+from sfumato.bench.machine import BenchFailed, cores, cpu_s, many_files, needs, on_cores, peak_mib
 from sfumato.cluster.kafka import kafka
 from sfumato.cluster.s3 import new_place
 from sfumato.cluster.seaweedfs import seaweedfs
 from sfumato.cluster.server import Recipe, Server, free_ports, running
-from sfumato.core.errors import SfumatoError
-from sfumato.core.job import InputPicture, Job, Priority, uuid7
-from sfumato.core.params import Params, Sampler
+from sfumato.process import run as run_loop
 from sfumato.storage.s3_place import S3Place
 
 __all__ = ["Plan", "Row", "Slow", "run"]
 
-MODEL: Final = "free"
-MODELS_TOML: Final = f"""
-[models.{MODEL}]
-backend = "simulated"
-max_backlog = 1000000000
-"""
-TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 PICTURE_BYTES: Final = 50_000
 SMALL_SIDE: Final = 16
 PATH: Final = f"/api/diffusion?model_name={MODEL}&prompt=neon&priority=normal"
+AT_ONCE: Final = "answers at once"
 Gateway = Literal["usual", "sfumato"]
-
-
-class BenchFailed(SfumatoError):
-    """A gateway that was to be measured answered otherwise than it should."""
-
-    slug = "bench-failed"
-    title = "What was to be measured failed"
+GATEWAYS: Final[Sequence[Gateway]] = ("usual", "sfumato")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`connections` at once, `seconds` a run; `slow` uploads at once of `slow_bytes` each."""
+    """`connections` at once, `seconds` a run, `rounds` of each; `slow` uploads at once of `slow_bytes` each."""
 
     connections: int = 32
-    seconds: float = 8.0
+    seconds: float = 5.0
+    rounds: int = 3
     slow: int = 1_000
     slow_bytes: int = 300_000
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One gateway over one store: at full load, requests and CPU; at half of that, latencies."""
+    """One gateway over one store: at full load, requests and CPU; at half of that, latencies. Medians of the rounds."""
 
     what: str
     store: str
@@ -98,9 +84,13 @@ def run(json_file: Path | None, plan: Plan | None = None) -> Table:
     """Start Kafka and the stores in a folder of their own and measure; the table to print, rows to `json_file`.
 
     Raises:
+        ExtraMissing: a package is not installed; the message says which extra has it.
         ServerMissing: Kafka or the object store is not on this machine; the message says how to get it.
         BenchFailed: a gateway answered otherwise than 202.
     """
+    needs("bench", "boto3", "aiokafka", "python_multipart")
+    needs("cluster", "confluent_kafka")
+    many_files()
     plan = plan or Plan()
     with tempfile.TemporaryDirectory(prefix="sfumato-bench-") as folder, _Bench(Path(folder)) as bench:
         rows = [row for store in bench.stores for row in _compare(bench, store, plan)]
@@ -113,65 +103,88 @@ def run(json_file: Path | None, plan: Plan | None = None) -> Table:
 
 
 class _Bench:
-    """The servers, running, and gateways over them."""
+    """The servers, running, and gateways over them; all but the gateways on the other cores, this process too."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._stack = ExitStack()
+        self._measured, self._others = cores()
         self.stores: dict[str, S3Place] = {}
 
     def __enter__(self) -> "_Bench":
         kafka_port, controller_port, stub_port, real_port = free_ports(4)
         self.kafka = f"127.0.0.1:{kafka_port}"
-        self._start(kafka(self.folder / "kafka", kafka_port, controller_port))
-        self.stores["answers at once"] = new_place(stub_port)
-        self._start(_stub(stub_port))
-        self.stores["SeaweedFS"] = new_place(real_port)
-        self._start(seaweedfs(self.folder / "seaweedfs", self.stores["SeaweedFS"]))
-        asyncio.run(_make_topic(self.kafka))
+        self.stores = {AT_ONCE: new_place(stub_port), "SeaweedFS": new_place(real_port)}
+        with ExitStack() as stack:
+            stack.enter_context(on_cores(self._others))
+            for recipe in (
+                kafka(self.folder / "kafka", kafka_port, controller_port),
+                stub(stub_port),
+                seaweedfs(self.folder / "seaweedfs", self.stores["SeaweedFS"]),
+            ):
+                stack.enter_context(self._running(recipe))
+            asyncio.run(_make_topic(self.kafka))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _start(self, recipe: Recipe) -> Server:
-        return self._stack.enter_context(running(recipe, self.folder / "logs" / f"{recipe.name}.log"))
-
     @contextmanager
     def gateway(self, which: Gateway, place: S3Place) -> Iterator[tuple[int, Server]]:
-        """A gateway over Kafka and this store: its port, and its process."""
+        """A gateway over Kafka and this store, new: its port, and its process."""
         (port,) = free_ports(1)
-        recipe = _ours(self.folder, port, self.kafka, place) if which == "sfumato" else _usual(port, self.kafka, place)
-        with running(recipe, self.folder / "logs" / f"{which}.log") as server:
+        recipe = ours(self.folder / which, port, self.kafka, place)
+        if which == "usual":
+            recipe = usual(port, self.kafka, place)
+        with ExitStack() as stack:
+            with on_cores(self._measured):
+                server = stack.enter_context(self._running(recipe))
             yield port, server
+
+    @contextmanager
+    def _running(self, recipe: Recipe) -> Iterator[Server]:
+        with running(recipe, self.folder / "logs" / f"{recipe.name}.log") as server:
+            yield server
 
 
 def _compare(bench: _Bench, store: str, plan: Plan) -> Iterator[Row]:
     request = form(PATH, _picture(PICTURE_BYTES), "image/jpeg")
-    for which in ("usual", "sfumato"):
-        with bench.gateway(which, bench.stores[store]) as (port, server):
-            yield replace(_measured(port, server, request, plan), store=store, gateway=which)
+    rows: dict[Gateway, list[Row]] = {which: [] for which in GATEWAYS}
+    for _ in range(plan.rounds):
+        for which, measured in rows.items():
+            with bench.gateway(which, bench.stores[store]) as (port, server):
+                row = _measured(port, server, request, plan)
+                measured.append(replace(row, what="50 KB multipart", store=store, gateway=which))
+    for measured in rows.values():
+        yield _median(measured)
 
 
 def _json(bench: _Bench, plan: Plan) -> Row:
     file = io.BytesIO()
     Image.linear_gradient("L").resize((SMALL_SIDE, SMALL_SIDE)).convert("RGB").save(file, "PNG")
     image = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    body = json.dumps({"model_name": MODEL, "prompt": "neon", "image": image}).encode()
-    with bench.gateway("sfumato", bench.stores["answers at once"]) as (port, server):
-        row = _measured(port, server, post("/api/jobs", "application/json", body), plan)
-    return replace(row, what="JSON, small picture", store="answers at once", gateway="sfumato")
+    request = post(
+        "/api/jobs",
+        "application/json",
+        json.dumps({"model_name": MODEL, "prompt": "neon", "image": image}).encode(),
+    )
+    rows = []
+    for _ in range(plan.rounds):
+        with bench.gateway("sfumato", bench.stores[AT_ONCE]) as (port, server):
+            rows.append(_measured(port, server, request, plan))
+    return _median(rows)
 
 
 def _measured(port: int, server: Server, request: bytes, plan: Plan) -> Row:
     _good(send(port, request, plan.connections, plan.seconds / 4))  # connections and pools are made in these
-    before_s = _cpu_s(server.pid)
+    before_s = cpu_s(server.pid)
     full = _good(send(port, request, plan.connections, plan.seconds))
-    cpu_ms = (_cpu_s(server.pid) - before_s) / len(full.took_s) * 1000
+    cpu_ms = (cpu_s(server.pid) - before_s) / len(full.took_s) * 1000
     half = _good(send(port, request, plan.connections, plan.seconds, per_s=full.per_s / 2))
     return Row(
-        what="50 KB multipart",
-        store="",
+        what="JSON, small picture",
+        store=AT_ONCE,
         gateway="sfumato",
         per_s=round(full.per_s, 1),
         cpu_ms=round(cpu_ms, 3),
@@ -181,12 +194,18 @@ def _measured(port: int, server: Server, request: bytes, plan: Plan) -> Row:
     )
 
 
+def _median(rows: Sequence[Row]) -> Row:
+    """Figure by figure, so that one disturbed round spoils none of them."""
+    names = ("per_s", "cpu_ms", "half_load_per_s", "p50_ms", "p99_ms")
+    return replace(rows[0], **{name: round(median(getattr(row, name) for row in rows), 3) for name in names})
+
+
 def _slow(bench: _Bench, plan: Plan) -> Slow:
     request = form(PATH, _noise_png(plan.slow_bytes), "image/png")
-    with bench.gateway("sfumato", bench.stores["answers at once"]) as (port, server):
-        before = _peak_mib(server.pid)
-        statuses = asyncio.run(trickle(port, request, plan.slow, plan.seconds))
-        after = _peak_mib(server.pid)
+    with bench.gateway("sfumato", bench.stores[AT_ONCE]) as (port, server):
+        before = peak_mib(server.pid)
+        statuses = run_loop(trickle(port, request, plan.slow, plan.seconds))
+        after = peak_mib(server.pid)
     accepted, refused = statuses.get(202, 0), statuses.get(503, 0)
     if accepted + refused != plan.slow:
         raise BenchFailed(f"slow uploads were answered {statuses}, not 202 or 503 alone.")
@@ -194,76 +213,18 @@ def _slow(bench: _Bench, plan: Plan) -> Slow:
 
 
 def _good(loading: Coroutine[Any, Any, Load]) -> Load:
-    load = asyncio.run(loading)
+    load = run_loop(loading)
     if set(load.statuses) != {202}:
         raise BenchFailed(f"a gateway answered {load.statuses} instead of 202 alone.")
     return load
 
 
-def _ours(folder: Path, port: int, brokers: str, place: S3Place) -> Recipe:
-    data = folder / "ours"
-    data.mkdir(exist_ok=True)
-    (data / "models.toml").write_text(MODELS_TOML)
-    settings = {
-        "DATA_DIR": str(data),
-        "PORT": str(port),
-        "KAFKA_SERVERS": brokers,
-        "S3_ENDPOINT": place.endpoint,
-        "S3_BUCKET": place.bucket,
-        "S3_ACCESS_KEY_ID": place.access_key_id,
-        "S3_SECRET_ACCESS_KEY": place.secret_access_key,
-        "LOG_LEVEL": "warning",
-    }
-    environment = {f"SFUMATO_{name}": value for name, value in settings.items()}
-    return Recipe("ours", (sys.executable, "-m", "sfumato", "gateway"), _answering(port, "/healthz"), environment)
-
-
-def _usual(port: int, brokers: str, place: S3Place) -> Recipe:
-    words = (brokers, TOPIC, place.endpoint, place.bucket, place.access_key_id, place.secret_access_key)
-    command = (sys.executable, "-m", "sfumato.bench.baselines.gateway", str(port), *words)
-    return Recipe("usual", command, _answering(port, "/openapi.json"))
-
-
-def _stub(port: int) -> Recipe:
-    command = (sys.executable, "-m", "sfumato.bench.stub_s3", str(port))
-    return Recipe("stub", command, lambda: _status(f"http://127.0.0.1:{port}/") is not None)
-
-
-def _answering(port: int, path: str) -> Callable[[], bool]:
-    return lambda: _status(f"http://127.0.0.1:{port}{path}") == 200
-
-
-def _status(url: str) -> int | None:
-    try:
-        with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 - our own address
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
-TOPIC: Final = f"usual.jobs.{MODEL}"
-
-
 async def _make_topic(brokers: str) -> None:
-    """Publish once through our own broker, which makes the topic as its own are made."""
-    broker = KafkaBroker(brokers, takeover_s=6.0, prefix="usual", answer_s=10.0)
-    size = {"width": 64, "height": 64}
-    params = Params(
-        prompt="", strength=1, num_inference_steps=1, guidance_scale=1, seed=1, sampler=Sampler.DDIM, **size
-    )
-    picture = InputPicture(key="inputs/none", media_type="image/png", size_bytes=1, **size)
-    job = Job(
-        id=uuid7(0.0, bytes(10)),
-        owner="bench",
-        model=MODEL,
-        priority=Priority.NORMAL,
-        cost=1,
-        created_at=0.0,
-        expires_at=1.0,
-        params=params,
-        input=picture,
-    )
-    await broker.jobs(MODEL).publish(job)
+    """Make the usual gateway's topic as ours are made: by asking our broker for its end."""
+    from sfumato.broker.kafka import KafkaBroker
+
+    broker = KafkaBroker(brokers, takeover_s=6.0, prefix=TOPIC.partition(".")[0], answer_s=10.0)
+    await broker.jobs(MODEL).last()
     await broker.close()
 
 
@@ -279,23 +240,10 @@ def _picture(size_bytes: int) -> bytes:
 
 
 def _noise_png(size_bytes: int) -> bytes:
-    side = int((size_bytes / 3) ** 0.5)
-    file = io.BytesIO()
-    Image.frombytes("RGB", (side, side), random.Random(1).randbytes(side * side * 3)).save(
-        file, "PNG", compress_level=0
-    )
+    side, file = int((size_bytes / 3) ** 0.5), io.BytesIO()
+    noise = random.Random(1).randbytes(side * side * 3)
+    Image.frombytes("RGB", (side, side), noise).save(file, "PNG", compress_level=0)
     return file.getvalue()
-
-
-def _cpu_s(pid: int) -> float:
-    """Seconds of CPU that all threads of a process have used, in and out of the kernel."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-
-
-def _peak_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def _table(rows: Sequence[Row], slow: Slow) -> Table:

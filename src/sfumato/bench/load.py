@@ -5,9 +5,12 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from sfumato.bench.figures import quantile
+
 __all__ = ["Load", "form", "post", "send", "trickle"]
 
 END: Final = b"\r\n\r\n"
+LENGTH: Final = b"\r\ncontent-length:"
 PARTS_PER_S: Final = 4
 BORDER: Final = "sfumato-bench-border"
 
@@ -27,8 +30,7 @@ class Load:
 
     def quantile_s(self, share: float) -> float:
         """The latency that this share of the requests did not exceed."""
-        ordered = sorted(self.took_s)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return quantile(sorted(self.took_s), share)
 
 
 def form(path: str, picture: bytes, media_type: str) -> bytes:
@@ -57,15 +59,15 @@ async def send(port: int, request: bytes, connections: int, seconds: float, per_
     turns = _Turns(begin, begin + seconds, per_s)
 
     async def one() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        client = await _connected(port)
         try:
             while (due := await turns.next()) is not None:
-                writer.write(request)
-                status = await _answer(reader)
+                client.write(request)
+                status = await client.answer()
                 took_s.append(time.perf_counter() - due)
                 statuses[status] = statuses.get(status, 0) + 1
         finally:
-            writer.close()
+            client.close()
 
     async with asyncio.TaskGroup() as group:
         for _ in range(connections):
@@ -75,24 +77,28 @@ async def send(port: int, request: bytes, connections: int, seconds: float, per_
 
 async def trickle(port: int, request: bytes, count: int, seconds: float) -> dict[int, int]:
     """Send `request` over `count` connections at once, each evenly spread over so many seconds; how many had which
-    status. One that is answered early stops sending."""
+    status. One that is answered early stops sending.
+
+    Raises:
+        OSError: the service closed a connection without an answer.
+    """
     statuses: dict[int, int] = {}
     parts = max(1, int(seconds * PARTS_PER_S))
     size = -(-len(request) // parts)
 
     async def one() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        answer = asyncio.create_task(_answer(reader))
+        client = await _connected(port)
+        answer = client.answer()
         try:
             for at in range(0, len(request), size):
                 if answer.done():
                     break
-                writer.write(request[at : at + size])
+                client.write(request[at : at + size])
                 await asyncio.sleep(1 / PARTS_PER_S)
             status = await answer
             statuses[status] = statuses.get(status, 0) + 1
         finally:
-            writer.close()
+            client.close()
 
     async with asyncio.TaskGroup() as group:
         for _ in range(count):
@@ -119,9 +125,53 @@ class _Turns:
         return due
 
 
-async def _answer(reader: asyncio.StreamReader) -> int:
-    head = await reader.readuntil(END)
-    line, *fields = head.split(b"\r\n")
-    length = next((int(field[15:]) for field in fields if field[:15].lower() == b"content-length:"), 0)
-    await reader.readexactly(length)
-    return int(line.split(b" ", 2)[1])
+class _Client(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._waiting: asyncio.Future[int] | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def answer(self) -> "asyncio.Future[int]":
+        """The status of the next answer, once it has come whole."""
+        self._waiting = asyncio.get_running_loop().create_future()
+        return self._waiting
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head = self._buffer.find(END)
+        if head < 0:
+            return
+        status, end = _read_head(bytes(self._buffer[:head]))
+        if len(self._buffer) < head + len(END) + end:
+            return
+        del self._buffer[: head + len(END) + end]
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(status)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(exc or ConnectionResetError("the service closed a connection"))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+async def _connected(port: int) -> _Client:
+    _, client = await asyncio.get_running_loop().create_connection(_Client, "127.0.0.1", port)
+    return client
+
+
+def _read_head(head: bytes) -> tuple[int, int]:
+    """The status, and the length of the body, of an answer's head."""
+    _, _, behind = head.lower().partition(LENGTH)
+    return int(head[9:12]), int(behind.partition(b"\r\n")[0] or 0)

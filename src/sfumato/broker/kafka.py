@@ -1,8 +1,12 @@
 """The broker of a cluster: Apache Kafka, shared by any number of hosts."""
 
+import asyncio
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from sfumato.broker.kafka_checks import Span, complaints
 from sfumato.broker.kafka_client import Access
 from sfumato.broker.kafka_events import KafkaEvents
 from sfumato.broker.kafka_follower import KafkaFollower
@@ -11,6 +15,7 @@ from sfumato.broker.kafka_producer import KafkaProducer
 from sfumato.broker.kafka_protocol import GroupProtocol, Groups
 from sfumato.broker.kafka_topics import EVENT_PARTITIONS, Topic, Topics
 from sfumato.broker.kafka_work import KafkaWork
+from sfumato.core.errors import UnusableStore
 from sfumato.core.events import Event, Unreadable, decode_event, decode_job
 from sfumato.core.job import Job
 
@@ -37,7 +42,7 @@ class KafkaBroker:
         work_partitions: int = 16,
         group_protocol: GroupProtocol = "auto",
         log_keep_s: float = 7 * DAY_S,
-        work_keep_s: float = DAY_S,
+        work_keep_s: float = 2 * DAY_S,
         answer_s: float = 1.8,
         prefix: str = "sfumato",
         security_protocol: str = "plaintext",
@@ -54,27 +59,62 @@ class KafkaBroker:
         self._prefix, self._work_partitions = prefix, work_partitions
         self._log_keep_s, self._work_keep_s = log_keep_s, work_keep_s
         self._topics = Topics(self._access, replication, answer_s)
-        self._producer = KafkaProducer(self._access, answer_s, self._topics.gone)
+        self._producer = KafkaProducer(self._access, self._topics, answer_s)
         self._groups = Groups(self._access, self._topics, takeover_s, group_protocol)
         self._ends: list[KafkaJobs | KafkaWork | KafkaEvents] = []
 
+    async def check(
+        self, models: Iterable[str], *, job_wait_s: float, input_keep_s: float, result_keep_s: float
+    ) -> None:
+        """Make the topics of these models (slugs), and compare what they and the brokers keep with what we need.
+
+        Raises:
+            UnusableStore: something is lost too early, or kept for too long; the detail says what to change.
+            TransientError: Kafka did not answer.
+        """
+        spans: list[Span] = []
+        why = "inputs must be gone before them (SFUMATO_INPUT_KEEP_S) and results after them (SFUMATO_RESULT_KEEP_S)"
+        in_hand = "a job may wait longer than that (SFUMATO_JOB_WAIT_S)"
+        for model in models:
+            spans += [
+                Span(topic, input_keep_s, result_keep_s, why)
+                for topic in (self._of_jobs(model), self._of_events(model))
+            ]
+            spans.append(Span(self._of_work(model), job_wait_s, math.inf, in_hand))
+        if not spans:
+            return
+        for span in spans:
+            await self._topics.ready(span.topic)
+        classic = await self._groups.classic(spans[0].topic.name)
+        found = await asyncio.to_thread(complaints, self._topics, spans, self._groups.takeover_s, classic)
+        if found:
+            raise UnusableStore(f"Kafka can't be used as it is set up: {'; '.join(found)}.")
+
+    def _of_jobs(self, model: str) -> Topic:
+        return Topic(f"{self._prefix}.jobs.{model}", 1, self._log_keep_s)
+
+    def _of_work(self, model: str) -> Topic:
+        return Topic(f"{self._prefix}.work.{model}", self._work_partitions, self._work_keep_s, grows=True)
+
+    def _of_events(self, model: str) -> Topic:
+        return Topic(f"{self._prefix}.events.{model}", EVENT_PARTITIONS, self._log_keep_s)
+
     def jobs(self, model: str) -> KafkaJobs:
-        topic = Topic(f"{self._prefix}.jobs.{model}", 1, self._log_keep_s)
+        topic = self._of_jobs(model)
         follower: KafkaFollower[Job | Unreadable] = KafkaFollower(self._access, self._topics, topic, decode_job)
         end = KafkaJobs(topic, self._topics, self._producer, self._groups, follower)
         self._ends.append(end)
         return end
 
     def work(self, model: str) -> KafkaWork:
-        topic = Topic(f"{self._prefix}.work.{model}", self._work_partitions, self._work_keep_s, grows=True)
-        end = KafkaWork(topic, self._topics, self._producer, self._groups)
+        end = KafkaWork(self._of_work(model), self._topics, self._producer, self._groups)
         self._ends.append(end)
         return end
 
     def events(self, model: str) -> KafkaEvents:
-        topic = Topic(f"{self._prefix}.events.{model}", EVENT_PARTITIONS, self._log_keep_s)
+        topic = self._of_events(model)
         follower: KafkaFollower[Event | Unreadable] = KafkaFollower(self._access, self._topics, topic, decode_event)
-        end = KafkaEvents(topic, self._topics, self._producer, follower)
+        end = KafkaEvents(topic, self._producer, follower)
         self._ends.append(end)
         return end
 

@@ -3,17 +3,17 @@
 import logging
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from sfumato.core.errors import TransientError
+from sfumato.core.errors import TransientError, UnusableStore
 from sfumato.observability import Seldom
 
-__all__ = ["ANSWER_S", "Access", "Config", "answers", "polled", "trouble"]
+__all__ = ["ANSWER_S", "Access", "Config", "answers", "polled", "refused", "trouble"]
 
 Config = dict[str, Any]
 
@@ -41,7 +41,7 @@ class Access:
     security_protocol: str = "plaintext"
     sasl_mechanism: str = ""
     sasl_username: str = ""
-    sasl_password: str = ""
+    sasl_password: str = field(default="", repr=False)
     ssl_ca: Path | None = None
     ssl_certificate: Path | None = None
     ssl_key: Path | None = None
@@ -93,15 +93,19 @@ class Access:
             "enable.partition.eof": True,
             # After a seek the fetch under way is waited for, so it also bounds what a seek costs.
             "fetch.wait.max.ms": 100,
-            "queued.min.messages": 1_000,
             "queued.max.messages.kbytes": _CONSUMER_BUFFER_KIB,
+            # How long a client with a full buffer pauses; by default a second, however soon it is emptied.
+            "fetch.queue.backoff.ms": 10,
             "fetch.message.max.bytes": 1_048_576,
         }
 
     def admin(self) -> AdminClient:
         """A client that manages topics and asks for ends; any thread may use it."""
         # Nobody polls it, so its log lines would pile up: what goes wrong is raised anyway.
-        return AdminClient(self._connection() | {"log_level": 0})
+        try:
+            return AdminClient(self._connection() | {"log_level": 0})
+        except KafkaException as error:
+            raise refused(error) from error
 
 
 def trouble(what: str, error: Any) -> TransientError:
@@ -110,6 +114,13 @@ def trouble(what: str, error: Any) -> TransientError:
         error = error.args[0]
     why = error.str() if hasattr(error, "str") else str(error) or type(error).__name__
     return TransientError(f"Kafka did not {what} ({why}); try again.")
+
+
+def refused(error: KafkaException) -> UnusableStore:
+    """The client itself refuses its settings, before it talks to anybody."""
+    return UnusableStore(
+        f"Kafka's client refuses its settings: {error.args[0].str()}; see SFUMATO_KAFKA_… in the docs."
+    )
 
 
 def polled(consumer: Any, pause_s: float, most: int) -> list[Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sfumato.broker.kafka_follower import KafkaFollower
 from sfumato.broker.kafka_producer import KafkaProducer, Record
-from sfumato.broker.kafka_topics import Topic, Topics
+from sfumato.broker.kafka_topics import Topic
 from sfumato.core.events import Alive, Event, Standing, Unreadable
 from sfumato.core.ports import Batch
 
@@ -14,19 +14,13 @@ __all__ = ["KafkaEvents"]
 class KafkaEvents:
     """One process's end of a model's event log (core.ports.EventLog)."""
 
-    def __init__(
-        self, topic: Topic, topics: Topics, producer: KafkaProducer, follower: KafkaFollower[Event | Unreadable]
-    ) -> None:
-        self._topic, self._topics, self._producer, self._follower = topic, topics, producer, follower
+    def __init__(self, topic: Topic, producer: KafkaProducer, follower: KafkaFollower[Event | Unreadable]) -> None:
+        self._topic, self._producer, self._follower = topic, producer, follower
 
     async def append(self, events: Sequence[Event]) -> None:
-        if not events:
-            return
-        await self._topics.ready(self._topic)
-        name = self._topic.name
-        await self._producer.send(
-            [Record(name, event.model_dump_json().encode(), self._key(event)) for event in events]
-        )
+        if events:
+            records = [Record(event.model_dump_json().encode(), self._key(event)) for event in events]
+            await self._producer.send(self._topic, records)
 
     def _key(self, event: Event) -> str:
         """Whose events keep their order: a job's, a worker's, the model's."""

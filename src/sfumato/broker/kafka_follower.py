@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from sfumato.broker.kafka_client import Access, polled
 from sfumato.broker.kafka_thread import Keeper, Not
@@ -58,9 +58,9 @@ class _Reading:
             return
         self._buffer.clear()
         self._given, self._read = dict(places), dict(places)
-        self._consumer.assign(
-            [TopicPartition(self._topic, p, places.get(p, OFFSET_BEGINNING)) for p in range(self._partitions)]
-        )
+        # From 0 and not from "the beginning", which the client first has to ask for. Where that expired the broker says
+        # so, and the client begins at the oldest.
+        self._consumer.assign([TopicPartition(self._topic, p, places.get(p, 0)) for p in range(self._partitions)])
 
     def poll(self, pause_s: float) -> None:
         if self._consumer is None or len(self._buffer) >= BUFFER:

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 BUFFER: Final = 2_000
 RETRY_S: Final = 0.1
 UNANSWERED_S: Final = 2.0
+COMMIT_SLICE_S: Final = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Member:
     """A consumer in a group, with what it polled and was not yet taken. Touched by one thread alone.
 
     `assigned` is partition → number of its assignment: a partition that was lost and came back has another number.
-    `read` is partition → offset up to which it was polled.
+    `read` is partition → offset up to which it was polled. `broken` says why it will never work again, if so.
     """
 
     def __init__(self, config: Mapping[str, Any], topic: str, first_assignment: int) -> None:
@@ -43,7 +44,10 @@ class Member:
         self.assigned: dict[int, int] = {}
         self.read: dict[int, int] = {}
         self._buffer: deque[Any] = deque()
+        self._given: list[Any] = []
+        self._given_to = 0
         self._paused = False
+        self.broken = ""
         self._serial = 0
         self._wanted: dict[int, _Told] = {}
         self._sent: dict[int, _Told] = {}
@@ -68,6 +72,8 @@ class Member:
             for kept in (self.assigned, self.read, self._wanted, self._confirmed):
                 kept.pop(place.partition, None)
         self._buffer = deque(message for message in self._buffer if message.partition() in self.assigned)
+        # What a partition gave before it was lost comes again by itself.
+        self._given = [message for message in self._given if message.partition() in self.assigned]
 
     def _committed(self, error: Any, partitions: Sequence[Any]) -> None:
         offsets = {place.partition: place.offset for place in partitions or ()}
@@ -89,6 +95,8 @@ class Member:
         """Serve the client: messages into the buffer, commits on their way, assignments as they change."""
         self._send_commit()
         self._throttle()
+        # A poll doesn't end when a commit is answered.
+        pause_s = min(pause_s, COMMIT_SLICE_S) if self._sent else pause_s
         for message in polled(self._consumer, pause_s, max(1, BUFFER - len(self._buffer))):
             error = message.error()
             if error is None:
@@ -99,6 +107,8 @@ class Member:
                     self.read[partition] = max(self.read.get(partition, 0), message.offset())
             else:
                 log.warning("reading %s: %s", self._topic, error)
+                if error.fatal():
+                    self.broken = error.str()
 
     def _keep(self, message: Any) -> None:
         # Polled in one round with a revocation, it may come from a partition that is no longer ours.
@@ -115,13 +125,16 @@ class Member:
             self._consumer.resume(self._consumer.assignment())
         self._paused = full
 
-    def take(self, limit: int) -> list[Any]:
-        """The next messages of partitions that are assigned, at most `limit`."""
-        return [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
+    def take(self, limit: int, call: int, heard: int) -> list[Any]:
+        """The next messages of partitions that are assigned, at most `limit`, for the caller's call number `call`.
 
-    def put_back(self, messages: Sequence[Any]) -> None:
-        """What `take` gave and nobody got; those of lost partitions are dropped."""
-        self._buffer.extendleft(message for message in reversed(messages) if message.partition() in self.assigned)
+        `heard` is the number of the last call whose answer reached the caller: what a later one took comes again.
+        """
+        if self._given_to > heard:
+            self._buffer.extendleft(reversed(self._given))
+        self._given = [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
+        self._given_to = call
+        return self._given
 
     def begun(self, partition: int) -> tuple[int, str]:
         """The group's committed offset and metadata (0 and "" at first). Raises KafkaException when it is not told."""

@@ -36,7 +36,6 @@ class _Place:
         self._assignment = 0
         self._leads = False
         self._asked_at = self._polled_at = time.monotonic()
-        self._given: list[Any] = []
 
     def stand(self, settings: Config, now: float) -> None:
         """Be a candidate from now on; who leads already gives that up and begins anew."""
@@ -54,7 +53,7 @@ class _Place:
         self._assignment = self.member.assigned[ONLY]
         position, metadata = self.member.begun(ONLY)
         self.member.read[ONLY] = max(position, self.member.read.get(ONLY, 0))
-        self._leads, self._given = True, []
+        self._leads = True
         return Lead(position, metadata)
 
     def held(self) -> Member:
@@ -67,14 +66,10 @@ class _Place:
             raise Deposed(f"this process does not read {self.topic}; lead again, from the committed position.")
         return self.member
 
-    def take(self, limit: int, again: bool, now: float) -> list[Any]:
-        """The next messages; with `again`, those first that the last call took and nobody got."""
-        member = self.held()
+    def take(self, limit: int, call: int, heard: int, now: float) -> list[Any]:
+        """The next messages, as Member.take. Raises Deposed when this is not the reader."""
         self._asked_at = now
-        if again:
-            member.put_back(self._given)
-        self._given = member.take(limit)
-        return self._given
+        return self.held().take(limit, call, heard)
 
     def poll(self, pause_s: float) -> None:
         if self.member is None:
@@ -85,8 +80,8 @@ class _Place:
             self.leave("its caller fell silent")
         elif now - self._polled_at > self._takeover_s:
             self.leave("its thread was stopped for longer than a session")
-        elif self._leads and self.member.assigned.get(ONLY) != self._assignment:
-            self.leave("another took over")
+        elif self.member.broken or (self._leads and self.member.assigned.get(ONLY) != self._assignment):
+            self.leave(self.member.broken or "another took over")
         else:
             self._polled_at = now
             self.member.poll(pause_s)
@@ -96,7 +91,7 @@ class _Place:
         if self.member is not None:
             log.info("leaves %s: %s", self.topic, why)
             self.member.leave()
-        self.member, self._leads, self._given = None, False, []
+        self.member, self._leads = None, False
 
     def close(self) -> None:
         self.leave("closed")
@@ -123,16 +118,16 @@ class _Lead:
 class _Read:
     """One call of `read`, as a look. Nothing is given only after the broker said where the log ends."""
 
-    def __init__(self, topics: Topics, limit: int, wait_s: float, again: bool) -> None:
-        self._topics, self._limit, self._wait_s, self._again = topics, limit, wait_s, again
+    def __init__(self, topics: Topics, limit: int, wait_s: float, call: int, heard: int) -> None:
+        self._topics, self._limit, self._wait_s = topics, limit, wait_s
+        self._call, self._heard = call, heard
         self._until: float | None = None
         self._end: int | None = None
 
     def __call__(self, place: _Place, now: float) -> Sequence[Logged[Job | Unreadable]] | Literal[Not.YET]:
         if self._until is None:
             self._until = now + self._wait_s
-        taken = place.take(self._limit, self._again, now)
-        self._again = False
+        taken = place.take(self._limit, self._call, self._heard, now)
         if taken:
             return [Logged(message.offset() + 1, decode_job(message.value() or b"")) for message in taken]
         if now < self._until:
@@ -171,11 +166,10 @@ class KafkaJobs:
         self._topic, self._topics, self._producer, self._groups = topic, topics, producer, groups
         self._follower = follower
         self._place = Keeper(f"reader of {topic.name}", _Place(topic.name, groups.takeover_s))
-        self._answer_lost = False
+        self._calls = self._heard = 0
 
     async def publish(self, job: Job) -> None:
-        await self._topics.ready(self._topic)
-        await self._producer.send([Record(self._topic.name, job.model_dump_json().encode(), partition=ONLY)])
+        await self._producer.send(self._topic, [Record(job.model_dump_json().encode(), partition=ONLY)])
 
     async def follow(self, after: str, limit: int, wait_s: float) -> Batch[Job | Unreadable]:
         return await self._follower.follow(after, limit, wait_s)
@@ -192,9 +186,9 @@ class KafkaJobs:
         return await self._place.ask(_Lead(settings, wait_s), wait_s)
 
     async def read(self, limit: int, wait_s: float) -> Sequence[Logged[Job | Unreadable]]:
-        again, self._answer_lost = self._answer_lost, True
-        found = await self._place.ask(_Read(self._topics, limit, wait_s, again), wait_s)
-        self._answer_lost = False
+        call = self._calls = self._calls + 1
+        found = await self._place.ask(_Read(self._topics, limit, wait_s, call, self._heard), wait_s)
+        self._heard = call
         return found
 
     async def commit(self, position: int, metadata: str) -> None:

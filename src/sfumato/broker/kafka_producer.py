@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from sfumato.broker.kafka_client import Access, trouble
+from sfumato.broker.kafka_client import Access, refused, trouble
+from sfumato.broker.kafka_topics import Topic, Topics
 from sfumato.core.errors import TransientError
 
 __all__ = ["KafkaProducer", "Record"]
@@ -23,7 +24,6 @@ GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_T
 class Record:
     """One message. Its partition is given, or follows from its key."""
 
-    topic: str
     value: bytes
     key: str = ""
     partition: int | None = None
@@ -33,6 +33,7 @@ class Record:
 class _Sending:
     """What one `send` waits for. Touched on the loop only."""
 
+    topic: str
     left: int
     done: "asyncio.Future[None]"
 
@@ -40,65 +41,73 @@ class _Sending:
 @dataclass(frozen=True, slots=True)
 class _Landed:
     sending: _Sending
-    topic: str
     error: Any
 
 
 class KafkaProducer:
     """Sends for one event loop; a thread of its own hears of deliveries.
 
-    A record's fate is unknown `within_s` seconds after it was given, whatever the brokers do. `gone` is told the name
-    of a topic that is no longer there.
+    A record's fate is unknown `within_s` seconds after it was given, whatever the brokers do. The client is opened at
+    once, because the brokers need half a second to know it.
+
+    Raises:
+        UnusableStore: the client refuses its settings.
     """
 
-    def __init__(self, access: Access, within_s: float, gone: Callable[[str], None]) -> None:
-        self._access, self._within_s, self._gone = access, within_s, gone
-        self._producer: Any = None
+    def __init__(self, access: Access, topics: Topics, within_s: float) -> None:
+        self._access, self._topics, self._within_s = access, topics, within_s
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._landed: deque[_Landed] = deque()
         self._waking = False
         self._closed = False
+        self._producer: Any = self._open()
 
-    async def send(self, records: Sequence[Record]) -> None:
-        """Hand all of them over at once, in order; durable when this returns.
+    def _open(self) -> Any:
+        try:
+            self._producer = Producer(self._access.producer(self._within_s))
+        except KafkaException as error:
+            raise refused(error) from error
+        thread = threading.Thread(target=self._hear, args=(self._producer,), name="kafka-producer", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return self._producer
+
+    async def send(self, topic: Topic, records: Sequence[Record]) -> None:
+        """Hand all of them over at once, in order; durable when this returns. The topic is made when it is missing.
 
         Raises:
             TransientError: some, all or none are stored, or will be yet.
         """
-        sending = _Sending(len(records), asyncio.get_running_loop().create_future())
-        for record in records:
-            self._produce(record, sending)
+        if self._closed:
+            raise TransientError("this broker was closed; open another one.")
         try:
             async with asyncio.timeout(self._within_s):
-                await sending.done
+                await self._topics.ready(topic)
+                await self._produce(topic.name, records)
         except TimeoutError as error:
+            # To a topic that was deleted the client sends until the time is over, as to brokers that are away.
+            self._topics.gone(topic.name)
             raise TransientError(f"Kafka did not acknowledge within {self._within_s:g} s; try again.") from error
 
-    def _produce(self, record: Record, sending: _Sending) -> None:
-        def delivered(error: Any, message: Any) -> None:
-            self._land(_Landed(sending, record.topic, error))
+    def _produce(self, topic: str, records: Sequence[Record]) -> "asyncio.Future[None]":
+        """Hand them to the client; the future tells when all have landed, or the first trouble."""
+        self._loop = asyncio.get_running_loop()
+        sending = _Sending(topic, len(records), self._loop.create_future())
 
-        producer = self._opened()
-        place = {} if record.partition is None else {"partition": record.partition}
+        def delivered(error: Any, _: Any) -> None:
+            self._land(_Landed(sending, error))
+
         try:
-            producer.produce(record.topic, record.value, record.key or None, on_delivery=delivered, **place)
+            for record in records:
+                place = {} if record.partition is None else {"partition": record.partition}
+                self._producer.produce(topic, record.value, record.key or None, on_delivery=delivered, **place)
         except BufferError as error:
             raise TransientError("too many messages wait for Kafka already; try again.") from error
         except KafkaException as error:
-            self._learn(record.topic, error.args[0])
+            self._learn(topic, error.args[0])
             raise trouble("take a message", error) from error
-
-    def _opened(self) -> Any:
-        if self._closed:
-            raise TransientError("this broker was closed; open another one.")
-        if self._producer is None:
-            self._loop = asyncio.get_running_loop()
-            self._producer = Producer(self._access.producer(self._within_s))
-            thread = threading.Thread(target=self._hear, args=(self._producer,), name="kafka-producer", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        return self._producer
+        return sending.done
 
     # On the thread
 
@@ -128,7 +137,7 @@ class KafkaProducer:
             sending, error = landed.sending, landed.error
             sending.left -= 1
             if error is not None:
-                self._learn(landed.topic, error)
+                self._learn(sending.topic, error)
             if sending.done.done():
                 continue
             if error is not None:
@@ -138,10 +147,10 @@ class KafkaProducer:
 
     def _learn(self, topic: str, error: Any) -> None:
         if error.code() in GONE:
-            self._gone(topic)
+            self._topics.gone(topic)
         if error.fatal() or error.code() == KafkaError._FATAL:
-            # Such a producer never sends again. Its thread ends by itself, the next record opens another one.
-            self._producer = None
+            # Such a producer never sends again; its thread ends by itself.
+            self._open()
 
     async def close(self) -> None:
         """Send what was handed over, for FLUSH_S at the longest."""

@@ -57,6 +57,10 @@ class Groups:
             self._chosen[group] = self._access.consumer(group) | (self._newer() if newer else self._classic())
         return self._chosen[group]
 
+    async def classic(self, group: str) -> bool:
+        """Whether `group` uses the classic protocol. Raises as `settings`."""
+        return bool((await self.settings(group))["group.protocol"] == "classic")
+
     @property
     def _takeover_ms(self) -> int:
         return int(self.takeover_s * 1_000)

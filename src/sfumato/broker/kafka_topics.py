@@ -1,10 +1,11 @@
 """Topics: what each is for, how it is made when it is missing, and where it ends."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,8 +23,6 @@ EVENT_PARTITIONS: Final = 4
 """Partitions of an event topic. Never changed for a topic that exists: a job's events would change their partition."""
 MAKE_S: Final = 10.0
 LOOK_S: Final = 0.05
-MOVED: Final = frozenset({KafkaError.FENCED_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION})
-"""What is said of a partition that is led elsewhere, or by a broker that was started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +36,17 @@ class Topic:
 
 
 class Topics:
-    """Sees to it that a topic is there before it is used; any number of processes may do so at once."""
+    """Sees to it that a topic is there before it is used; any number of processes may do so at once.
+
+    `admin` is the client that asks and manages: its calls block, any thread may make them.
+    """
 
     def __init__(self, access: Access, replication: int, within_s: float) -> None:
-        self._access, self._replication, self._within_s = access, replication, within_s
-        self._opened: Any = None
+        self.replication, self._within_s = replication, within_s
+        self.admin: Any = access.admin()
         self._counts: dict[str, int] = {}
         self._making: dict[str, asyncio.Task[int]] = {}
-
-    @property
-    def admin(self) -> Any:
-        """The client that asks and manages, made when it is first needed. Its calls block."""
-        if self._opened is None:
-            self._opened = self._access.admin()
-        return self._opened
+        self._closing = threading.Event()
 
     async def ready(self, topic: Topic) -> int:
         """Make it if it is missing; how many partitions it has.
@@ -79,7 +75,7 @@ class Topics:
             self._counts[name] = done.result()
 
     def gone(self, name: str) -> None:
-        """It is no longer there: the next who needs it makes it anew."""
+        """It may be no longer there: the next who needs it looks, and makes it anew."""
         self._counts.pop(name, None)
 
     def ends(self, name: str) -> Mapping[int, int]:
@@ -89,25 +85,24 @@ class Topics:
             TransientError: Kafka did not say.
         """
         partitions = range(self._counts.get(name, 0))
-        if not partitions:
-            raise TransientError(f"topic {name} is gone from Kafka; it is made anew by the next who writes to it.")
-        try:
-            try:
-                return self._asked_ends(name, partitions)
-            except KafkaException as error:
-                if error.args[0].code() not in MOVED:
-                    raise
-                # Left to itself the client asks by what it knew before for half a minute: it learns anew when all
-                # topics are listed.
-                self.admin.list_topics(timeout=ANSWER_S)
-                return self._asked_ends(name, partitions)
-        except (KafkaException, TimeoutError) as error:
-            raise trouble(f"say where {name} ends", error) from error
-
-    def _asked_ends(self, name: str, partitions: Iterable[int]) -> Mapping[int, int]:
         asked = {TopicPartition(name, partition): OffsetSpec.latest() for partition in partitions}
-        answers = self.admin.list_offsets(asked, request_timeout=ANSWER_S)
-        return {place.partition: answer.result(ANSWER_S).offset for place, answer in answers.items()}
+        if not asked:
+            raise TransientError(f"topic {name} is gone from Kafka; it is made anew by the next who writes to it.")
+        deadline = time.monotonic() + ANSWER_S
+        while True:
+            try:
+                answers = self.admin.list_offsets(asked, request_timeout=ANSWER_S)
+                return {place.partition: answer.result(ANSWER_S).offset for place, answer in answers.items()}
+            except (KafkaException, TimeoutError) as error:
+                if time.monotonic() > deadline:
+                    raise trouble(f"say where {name} ends", error) from error
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Learn who leads which partition now: the client would ask those it knows until its next refresh."""
+        self._closing.wait(LOOK_S)
+        with contextlib.suppress(KafkaException):
+            self.admin.list_topics(timeout=ANSWER_S)
 
     async def ends_now(self, topic: Topic) -> Mapping[int, int]:
         """As `ends`, of a topic that may be missing yet."""
@@ -115,13 +110,14 @@ class Topics:
         return await asyncio.to_thread(self.ends, topic.name)
 
     async def close(self) -> None:
-        """Wait for what is being made; each of its questions has a limit."""
+        """Give up what is being made."""
+        self._closing.set()
         await asyncio.gather(*self._making.values(), return_exceptions=True)
 
     # On a thread
 
     def _make(self, topic: Topic) -> int:
-        deadline, pause = time.monotonic() + MAKE_S, threading.Event()
+        deadline = time.monotonic() + MAKE_S
         while True:
             try:
                 found = self._found(topic.name)
@@ -132,12 +128,12 @@ class Topics:
                 else:
                     self._create(topic)
             except KafkaException as error:
-                if time.monotonic() > deadline:
-                    advice = f"{self._replication} copies of each topic need as many brokers"
+                if time.monotonic() > deadline or self._closing.is_set():
+                    advice = f"{self.replication} copies of each topic need as many brokers"
                     raise trouble(f"make topic {topic.name}; {advice}", error) from error
             if time.monotonic() > deadline:
                 raise TransientError(f"Kafka made topic {topic.name} but does not show it; try again.")
-            pause.wait(LOOK_S)
+            self._closing.wait(LOOK_S)
 
     def _found(self, name: str) -> int:
         """Its partitions, 0 when it is missing or a partition has no leader yet."""
@@ -152,9 +148,9 @@ class Topics:
             "cleanup.policy": "delete",
             "retention.ms": str(int(topic.keep_s * 1_000)),
             "retention.bytes": "-1",
-            "min.insync.replicas": str(max(1, self._replication - 1)),
+            "min.insync.replicas": str(max(1, self.replication - 1)),
         }
-        new = NewTopic(topic.name, topic.partitions, self._replication, config=config)
+        new = NewTopic(topic.name, topic.partitions, self.replication, config=config)
         self._done(self.admin.create_topics([new], request_timeout=2 * ANSWER_S), KafkaError.TOPIC_ALREADY_EXISTS)
 
     def _expand(self, topic: Topic) -> None:

@@ -54,7 +54,6 @@ class _Lanes:
         self._lanes: dict[int, _Lane] = {}
         self._next_assignment = 1
         self._asked_at = self._polled_at = time.monotonic()
-        self._given: list[Any] = []
 
     def join(self, settings: Config, now: float) -> None:
         """Show that the caller lives; join the group if we are not in it."""
@@ -63,8 +62,8 @@ class _Lanes:
             self.member = Member(settings, self._topic, self._next_assignment)
             self._polled_at = now
 
-    def take(self, limit: int, again: bool, now: float) -> list[Received]:
-        """The next of the lanes held; with `again`, those first that the last call took and nobody got.
+    def take(self, limit: int, call: int, heard: int, now: float) -> list[Received]:
+        """The next of the lanes held, as Member.take.
 
         Raises:
             TransientError: it is not known how full a new lane was; nothing was taken.
@@ -73,17 +72,12 @@ class _Lanes:
         if self.member is None:
             return []
         self._mark_new_lanes(self.member)
-        if again:
-            self.member.put_back(self._given)
-        self._given = self.member.take(limit)
-        return [self._received(message) for message in self._given]
+        return [self._received(message) for message in self.member.take(limit, call, heard)]
 
     def _mark_new_lanes(self, member: Member) -> None:
         self._lanes = {p: lane for p, lane in self._lanes.items() if member.assigned.get(p) == lane.assignment}
         fresh = member.assigned.keys() - self._lanes.keys()
         if fresh:
-            # What a lane gave before it was lost comes again by itself.
-            self._given = [message for message in self._given if message.partition() not in fresh]
             # Asked before the lane is told to anybody, so what was handed to us lies behind it.
             ends = self._topics.ends(self._topic)
             self._lanes |= {p: _Lane(member.assigned[p], ends[p]) for p in fresh}
@@ -123,6 +117,8 @@ class _Lanes:
             self.leave("its caller fell silent")
         elif now - self._polled_at > self._takeover_s:
             self.leave("its thread was stopped for longer than a session")
+        elif self.member.broken:
+            self.leave(self.member.broken)
         else:
             self._polled_at = now
             self.member.poll(pause_s)
@@ -133,7 +129,7 @@ class _Lanes:
             log.info("leaves %s: %s", self._topic, why)
             self.member.leave()
             self._next_assignment = self.member.next_assignment
-        self.member, self._lanes, self._given = None, {}, []
+        self.member, self._lanes = None, {}
 
     def close(self) -> None:
         self.leave("closed")
@@ -142,16 +138,16 @@ class _Lanes:
 class _Receive:
     """One call of `receive`, as a look: what came, and the lanes held."""
 
-    def __init__(self, settings: Config, limit: int, wait_s: float, again: bool) -> None:
-        self._settings, self._limit, self._wait_s, self._again = settings, limit, wait_s, again
+    def __init__(self, settings: Config, limit: int, wait_s: float, call: int, heard: int) -> None:
+        self._settings, self._limit, self._wait_s = settings, limit, wait_s
+        self._call, self._heard = call, heard
         self._until: float | None = None
 
     def __call__(self, lanes: _Lanes, now: float) -> tuple[list[Received], frozenset[int]] | Literal[Not.YET]:
         if self._until is None:
             self._until = now + self._wait_s
             lanes.join(self._settings, now)
-        taken = lanes.take(self._limit, self._again, now)
-        self._again = False
+        taken = lanes.take(self._limit, self._call, self._heard, now)
         return (taken, lanes.held) if taken or now >= self._until else Not.YET
 
 
@@ -179,27 +175,23 @@ class KafkaWork:
         self._topic, self._topics, self._producer, self._groups = topic, topics, producer, groups
         self._keeper = Keeper(f"receiver of {topic.name}", _Lanes(topics, topic.name, groups.takeover_s))
         self._held: frozenset[int] = frozenset()
-        self._answer_lost = False
+        self._calls = self._heard = 0
 
     @property
     def lanes(self) -> frozenset[int]:
         return self._held
 
     async def hand_out(self, works: Sequence[Work]) -> None:
-        if not works:
-            return
-        await self._topics.ready(self._topic)
-        name = self._topic.name
-        await self._producer.send(
-            [Record(name, work.model_dump_json().encode(), partition=work.lane) for work in works]
-        )
+        if works:
+            records = [Record(work.model_dump_json().encode(), partition=work.lane) for work in works]
+            await self._producer.send(self._topic, records)
 
     async def receive(self, limit: int, wait_s: float) -> Sequence[Received]:
         await self._topics.ready(self._topic)
         settings = await self._groups.settings(self._topic.name)
-        again, self._answer_lost = self._answer_lost, True
-        received, self._held = await self._keeper.ask(_Receive(settings, limit, wait_s, again), wait_s)
-        self._answer_lost = False
+        call = self._calls = self._calls + 1
+        received, self._held = await self._keeper.ask(_Receive(settings, limit, wait_s, call, self._heard), wait_s)
+        self._heard = call
         return received
 
     async def acknowledge(self, receipt: str) -> None:

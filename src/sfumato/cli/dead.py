@@ -46,7 +46,12 @@ def list_them(
 
 def retry(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
     """Submit ended jobs once more, as new jobs; prints each one's new id."""
-    each(context, url, job_ids, lambda service, job_id: f"{job_id} → {service.retry(job_id).id}")
+
+    def again(service: "Client", job_id: str) -> str:
+        # One key for one dead letter: typed twice, it is the same new job.
+        return f"{job_id} → {service.retry(job_id, idempotency_key=f'retry of {job_id}').id}"
+
+    each(context, url, job_ids, again)
 
 
 def drop(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:

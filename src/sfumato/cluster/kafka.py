@@ -27,7 +27,7 @@ listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
 controller.quorum.voters={voters}
-log.dirs={folder}/log
+log.dirs={folder}/topics
 num.partitions=1
 auto.create.topics.enable=false
 default.replication.factor={copies}
@@ -48,6 +48,7 @@ group.consumer.min.session.timeout.ms=3000
 group.consumer.session.timeout.ms=6000
 group.consumer.min.heartbeat.interval.ms=500
 group.consumer.heartbeat.interval.ms=1000
+group.consumer.assignment.interval.ms=0
 message.max.bytes=8388608
 log.cleaner.dedupe.buffer.size=2097152
 """
@@ -99,7 +100,7 @@ def kafka(
     properties = folder / "server.properties"
     properties.write_text(filled + "".join(f"{name}={value}\n" for name, value in extra.items()))
     (folder / "log4j2.properties").write_text(LOGGING)
-    java = _java(folder, home or _home(), heap_mib)
+    java = _java(folder, _home(home), heap_mib)
     _format(java, folder, properties, quorum)
     return Recipe(
         name=f"kafka {node}",
@@ -111,7 +112,7 @@ def kafka(
 
 
 def _format(java: tuple[str, ...], folder: Path, properties: Path, quorum: str) -> None:
-    if (folder / "log" / "meta.properties").exists():
+    if (folder / "topics" / "meta.properties").exists():
         return
     # All brokers of one cluster must be given one name, and each is formatted by itself.
     cluster = base64.urlsafe_b64encode(uuid5(NAMESPACE_URL, quorum).bytes).decode().rstrip("=")
@@ -135,21 +136,18 @@ def _java(folder: Path, home: Path, heap_mib: int) -> tuple[str, ...]:
     )
 
 
-def _home() -> Path:
-    """An unpacked Kafka: where the settings say, else beside the checkout this runs from."""
-    given = load_settings().kafka_home
-    places = [given] if given is not None else [_root().parent / "shared" / "kafka"]
-    for place in places:
-        if any(place.glob("libs/kafka_*.jar")):
-            return place
-    raise ServerMissing(
-        f"there is no Apache Kafka in {places[0]}. Download a binary release of Kafka 4, unpack it, and "
-        "set KAFKA_HOME to its folder (the one that holds libs/)."
-    )
-
-
-def _root() -> Path:
-    return Path(__file__).parents[3]
+def _home(given: Path | None) -> Path:
+    """An unpacked Kafka: the given one, else where the settings say, else beside the checkout this runs from."""
+    root = Path(__file__).parents[3]
+    beside = root.parent / "shared" / "kafka" if (root / "pyproject.toml").is_file() else None
+    place = given or load_settings().kafka_home or beside
+    if place is None or not any(place.glob("libs/kafka_*.jar")):
+        looked = f" (looked in {place})" if place else ""
+        raise ServerMissing(
+            f"Apache Kafka is not on this machine{looked}. Download a binary release of Kafka 4, unpack it, and set "
+            "KAFKA_HOME to its folder, the one that holds libs/."
+        )
+    return place
 
 
 def _java_command() -> str:

@@ -12,7 +12,7 @@ from sfumato.cluster import unprivileged
 from sfumato.cluster.server import Recipe, ServerMissing
 from sfumato.config import MIB
 
-__all__ = ["RATE_PER_S", "fill_in", "max_body_bytes", "nginx", "template"]
+__all__ = ["BURST_S", "RATE_PER_S", "fill_in", "max_body_bytes", "nginx", "template"]
 
 RATE_PER_S: Final = 500
 """Requests a second answered to one address: a picture takes two to five of them, and an office shares an address."""

@@ -7,7 +7,6 @@ asked until they are ready; then the roles, over the settings that name them; th
 import asyncio
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,7 +22,7 @@ from sfumato.observability import setup_logging
 from sfumato.process import stop_on_signals
 from sfumato.storage import schema
 from sfumato.supervisor.keeping import Role, Supervisor, of_ours
-from sfumato.supervisor.place import address_of, listen, only_one, say_when_ready
+from sfumato.supervisor.place import address_of, listen, say_when_ready, taken
 from sfumato.supervisor.workers import follow_models
 
 __all__ = ["up"]
@@ -44,22 +43,17 @@ def up(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
         ServerSilent: a server did not start; the message holds the end of its log.
     """
     setup_logging("cluster", settings.log_level, settings.log_format)
-    folder = settings.data_dir.absolute()
-    with only_one(folder):
-        metrics_dir = folder / "metrics"
-        shutil.rmtree(metrics_dir, ignore_errors=True)
-        metrics_dir.mkdir()
+    with taken(settings) as ours:
         with listen(settings.host, settings.port) as door:
             port = door.getsockname()[1]
-        changes = {"data_dir": folder, "metrics_dir": metrics_dir, "port": port}
-        return asyncio.run(_run(settings.model_copy(update=changes), store, brokers))
+        return asyncio.run(_run(ours.model_copy(update={"port": port}), store, brokers))
 
 
 async def _run(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
     began, folder = time.monotonic(), settings.data_dir / "cluster"
     stop = stop_on_signals()
     with _lifeline() as lifeline, ExitStack() as sockets:
-        servers = Supervisor(inherited_environment(), lifeline, folder / "metrics")
+        servers = Supervisor(inherited_environment(), lifeline)
         roles: Supervisor | None = None
         try:
             plan = await asyncio.to_thread(planned, folder, store, brokers)
@@ -69,7 +63,7 @@ async def _run(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
             registry = Registry.load(settings.models_file)
             registry.keep(settings.last_models_file)
             settings = settings.model_copy(update={"live_workers": max(1, settings.workers * len(registry.names()))})
-            roles = Supervisor(child_environment(settings), lifeline, settings.metrics_dir or folder)
+            roles = Supervisor(child_environment(settings), lifeline, settings.metrics_dir)
             gateways = [_start_gateway(roles, number, sockets) for number in range(GATEWAYS)]
             roles.start(Role("dispatcher", of_ours("dispatcher"), stops=1, grace_s=2.0))
             roles.start(Role("recorder", of_ours("recorder"), stops=3, grace_s=2.0))

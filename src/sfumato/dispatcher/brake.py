@@ -25,19 +25,18 @@ class Brake:
         self._failed_at: deque[float] = deque(maxlen=MOST_FAILURES)
         self._why = ""
 
-    def ended(self, outcome: Outcome) -> None:
-        """A job of the model ended."""
+    def ended(self, outcome: Outcome, now: float) -> None:
+        """A job of the model ended, as seen at `now` (Unix seconds)."""
         if outcome.state is State.SUCCEEDED:
             self._failed_at.clear()
         elif outcome.error is not None and outcome.error.slug in MODELS_FAULT:
-            self._failed_at.append(outcome.at)
+            # The clock of who ended it may be ahead of ours; nobody rests for longer because of that.
+            self._failed_at.append(min(outcome.at, now))
             self._why = outcome.error.detail
 
     def until(self, now: float) -> float:
         """When hand-outs may go on (Unix seconds); at or before `now`: they need not rest."""
-        full = len(self._failed_at) == MOST_FAILURES
-        # A clock that jumped back must not make them rest for longer than the minute.
-        return min(self._failed_at[0] + WITHIN_S, now + WITHIN_S) if full else now
+        return self._failed_at[0] + WITHIN_S if len(self._failed_at) == MOST_FAILURES else now
 
     def trouble(self, now: float) -> str:
         """Why hand-outs rest, "" while they do not."""

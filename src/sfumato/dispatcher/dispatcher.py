@@ -21,7 +21,7 @@ from sfumato.dispatcher.ledger import Ledger
 from sfumato.models.registry import Registry
 from sfumato.observability import bound_log, count, gauge, setup_logging
 from sfumato.process import run, stop_on_signals
-from sfumato.wiring import Ports, open_ports
+from sfumato.wiring import Ports, check_logs, open_ports
 
 __all__ = ["Dispatcher", "serve"]
 
@@ -235,6 +235,7 @@ async def _serve(settings: Settings) -> None:
     registry = Registry.load(settings.models_file, settings.last_models_file)
     tasks: dict[str, asyncio.Task[None]] = {}
     async with open_ports(settings) as ports:
+        await check_logs(ports.broker, settings, [model.slug for model in registry])
         while not stop.is_set():
             for slug in {model.slug for model in registry} - tasks.keys():
                 tasks[slug] = asyncio.create_task(_dispatch(slug, ports, stop))

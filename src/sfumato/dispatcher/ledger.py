@@ -154,7 +154,7 @@ class Ledger:
                 self._seconds_per_job = self._seconds_per_job or event.seconds_per_job
                 self._pace.learn(event.cost_per_s)
             case Ended():
-                self._end(event)
+                self._end(event, now)
             case Dispatched() | Started() | Returned() | Retried():
                 entry = self._entries.get(event.job_id)
                 if entry is not None and entry.place is not _Place.CONDEMNED:
@@ -171,9 +171,9 @@ class Ledger:
             if running.job_id in self._ended:
                 self._fleet.stopped(running.job_id, alive.worker)
 
-    def _end(self, event: Ended) -> None:
+    def _end(self, event: Ended, now: float) -> None:
         if event.job_id not in self._ended:
-            self._brake.ended(event.outcome)
+            self._brake.ended(event.outcome, now)
         self._ended[event.job_id] = None
         if len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)

@@ -19,7 +19,7 @@ from typing import Final
 
 from sfumato.core.params import Shape
 
-__all__ = ["Batcher", "Call"]
+__all__ = ["LEFT_OUT_AT_MOST", "Batcher", "Call"]
 
 LEFT_OUT_AT_MOST: Final = 3
 """Calls in a row; ordinary jobs keep a quarter of the calls, as in the dispatcher's order (70/25/5)."""

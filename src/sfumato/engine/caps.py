@@ -5,10 +5,12 @@ until it does. The engine still splits and lowers by itself when a call does not
 fragments); measuring first only keeps that from happening in the middle of somebody's job.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,8 @@ def fits(
 ) -> Mapping[Shape, Fit]:
     """What fits of each shape, up to `batch`: from a file in `folder`, or measured and written there.
 
-    `identity` is all that decides it beside the backend's own description: another path or option is another file.
+    `identity` is all that decides it beside the backend's own description: another path, option or version is another
+    file. What else lives on the device is not: remove the folder when it has got more room for good.
     Nothing is measured, and nothing returned, for a device that shares the host's memory.
     """
     about = backend.about
@@ -46,12 +49,27 @@ def fits(
     file = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     known = _read(file)
     missing = [shape for shape in shapes if shape not in known]
-    for shape in missing:
-        known[shape] = _measured(backend, shape, batch)
-        log.info("%d x %d: %d rows a call, %d pictures decoded together", *shape, *_numbers(known[shape]))
     if missing:
+        with _alone(folder):
+            for shape in missing:
+                known[shape] = _measured(backend, shape, batch)
+                log.info("%d x %d: %d rows a call, %d pictures decoded together", *shape, *_numbers(known[shape]))
         _write(file, known)
     return {shape: known[shape] for shape in shapes}
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other worker of this host is trying how much fits, for both would find too little."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "measuring.lock").open("a")
+    except OSError:
+        yield  # it is said when the file can't be written either
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _measured(backend: Backend, shape: Shape, batch: int) -> Fit:

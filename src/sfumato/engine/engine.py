@@ -19,7 +19,7 @@ from sfumato.engine.backends import Backend, Prompt
 from sfumato.engine.batcher import Batcher
 from sfumato.engine.caps import Fit
 from sfumato.engine.embeddings import EmbeddingCache
-from sfumato.engine.events import Event, Failed, Finished, Pixels, Progress, ended, not_finite
+from sfumato.engine.events import Event, Failed, Finished, Pixels, Progress, does_not_fit, ended, not_finite
 from sfumato.engine.previews import Previewer
 from sfumato.engine.sampler import COLUMNS, Table, table
 
@@ -278,5 +278,5 @@ def _half(slots: Sequence[_Slot]) -> int:
 def _blame(error: Exception) -> Exception:
     """What a job that failed alone is told."""
     if isinstance(error, MemoryError):
-        return PermanentError("this job alone does not fit into the device's memory; ask for a smaller shape.")
+        return does_not_fit()
     return error

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from sfumato.core.errors import PermanentError
 
-__all__ = ["Event", "Failed", "Finished", "Pixels", "Progress", "ended", "not_finite"]
+__all__ = ["Event", "Failed", "Finished", "Pixels", "Progress", "does_not_fit", "ended", "not_finite"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -46,6 +46,12 @@ def ended(key: str, picture: npt.NDArray[np.float32]) -> Finished | Failed:
     if not np.isfinite(picture).all():
         return not_finite(key)
     return Finished(key, (picture.clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def does_not_fit() -> PermanentError:
+    """Why a job ends that has no room even alone."""
+    reason = "this job alone does not fit into the device's memory; ask for a smaller shape."
+    return PermanentError(reason, slug="does-not-fit")
 
 
 def not_finite(key: str) -> Failed:

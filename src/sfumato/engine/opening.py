@@ -1,8 +1,9 @@
 """From a model's description to an engine that runs it: stepped where that can be, else request by request."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from sfumato.core.job import Priority
 from sfumato.core.params import ModelRules, Params
@@ -14,6 +15,9 @@ from sfumato.engine.events import Event, Pixels
 from sfumato.engine.whole import WholeEngine
 
 __all__ = ["AnyEngine", "open_engine"]
+
+LIBRARIES: Final[Mapping[str, Sequence[str]]] = {"diffusers": ("torch", "diffusers")}
+"""Backend → what decides how much memory it takes."""
 
 
 class AnyEngine(Protocol):
@@ -48,11 +52,12 @@ def open_engine(
         backend = backends.load(name, path, rules, options)
     except RunsWhole:
         return WholeEngine(backends.load_whole(name, path, rules, options)), "request by request"
-    known = fits(backend, rules.shapes, batch, caps_folder, (path.resolve(), options, _written_at(path)))
+    versions = [f"{name} {metadata.version(name)}" for name in ("sfumato", *LIBRARIES.get(name, ()))]
+    known = fits(backend, rules.shapes, batch, caps_folder, (path.resolve(), options, _written_at(path), *versions))
     about = backend.about
     return Engine(backend, batch, known), f"{about.family} in {about.dtype} on {about.device}"
 
 
 def _written_at(path: Path) -> float:
     """Another model in the same folder is another model."""
-    return max((file.stat().st_mtime for file in path.glob("*.json")), default=0.0)
+    return max((file.stat().st_mtime for file in path.rglob("*") if file.is_file()), default=0.0)

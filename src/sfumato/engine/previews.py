@@ -5,15 +5,19 @@ coming, at the price of a small matrix product where the decoder would take as l
 to the model's own encoder, once, when the first preview is asked for.
 """
 
+import logging
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sfumato.core.errors import EngineDead
 from sfumato.engine.backends import Backend, Pixels
 
 __all__ = ["Previewer"]
+
+log = logging.getLogger(__name__)
 
 PICTURES: Final = 8
 CELLS: Final = 16
@@ -29,18 +33,32 @@ class Previewer:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._map: Numbers | None = None
+        self._tried = False
 
     def of(self, latents: Any) -> Pixels | None:
-        """[channels, h, w] as [h, w, 3]; None where there is no memory to fit the map, for no job fails for it."""
+        """[channels, h, w] as [h, w, 3]; None where the map could not be fitted, for no job fails for that.
+
+        Raises:
+            EngineDead: no job can go on in this process.
+        """
+        if not self._tried:
+            self._tried = True
+            self._fit()
         if self._map is None:
-            try:
-                with self._backend.arrays.computing():
-                    self._map = self._fitted()
-            except MemoryError:
-                return None
+            return None
         # A job whose numbers are not finite ends when it is finished; until then it may look as it likes.
         cells = np.nan_to_num(self._backend.arrays.host(latents), posinf=0, neginf=0)
         return np.asarray(((_with_one(cells) @ self._map).clip(0, 1) * 255).round(), np.uint8)
+
+    def _fit(self) -> None:
+        """Once: whatever speaks against it now (memory, an encoder of one size, one that overflows) mostly stays."""
+        try:
+            with self._backend.arrays.computing():
+                self._map = self._fitted()
+        except EngineDead:
+            raise
+        except Exception as error:
+            log.warning("this model has no previews: %s: %s", type(error).__name__, error)
 
     def _fitted(self) -> Numbers:
         """[channels + 1, 3]: what each channel, and a constant, add to red, green and blue."""

@@ -152,7 +152,9 @@ def spaced(schedule: NoiseSchedule, steps: int, spacing: str) -> Floats:
     """[steps], falling; linspace is not rounded here."""
     count = schedule.num_train_timesteps
     if steps > count:
-        raise PermanentError(f"{steps} steps are more than the {count} the model was trained with.")
+        raise PermanentError(
+            f"{steps} steps are more than the {count} the model was trained with.", slug="invalid-parameters"
+        )
     if spacing == "linspace":
         return np.linspace(0, count - 1, steps)[::-1]
     if spacing == "leading":

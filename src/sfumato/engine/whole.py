@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from sfumato.core.errors import EngineDead, PermanentError
 from sfumato.core.job import Priority
 from sfumato.core.params import Params
 from sfumato.engine.backends import WholeBackend
-from sfumato.engine.events import Event, Failed, Finished, Pixels, Progress, ended
+from sfumato.engine.batcher import LEFT_OUT_AT_MOST
+from sfumato.engine.events import Event, Failed, Finished, Pixels, Progress, does_not_fit, ended
 
 __all__ = ["WholeEngine"]
 
@@ -59,15 +61,13 @@ class _Run:
         try:
             self._pause()
             picture = self._backend.generate(self._job.params, self._job.pixels, self._progress)
+            self._told.put(_ended(self.key, picture, self._job.params))
         except _Stopped:
             return
         except MemoryError:
-            reason = "this job does not fit into the device's memory; ask for a smaller shape."
-            self._told.put(Failed(self.key, PermanentError(reason)))
-        except Exception as error:
-            self._told.put(Failed(self.key, error))
-        else:
-            self._told.put(_fitting(ended(self.key, picture), self._job.params))
+            self._told.put(Failed(self.key, does_not_fit()))
+        except BaseException as error:  # whoever waits for the event must get one
+            self._told.put(Failed(self.key, error if isinstance(error, Exception) else RuntimeError(repr(error))))
 
     def _progress(self, step: int, steps: int) -> None:
         self._told.put(Progress(self.key, step, steps))
@@ -80,11 +80,15 @@ class _Run:
 
 
 class WholeEngine:
-    """As `Engine`: jobs go in with `add` and come out of `step`; urgent ones begin first, each runs to its end."""
+    """As `Engine`: jobs go in with `add` and come out of `step`; urgent ones begin first, each runs to its end.
+
+    As in the batcher, ordinary jobs keep a quarter of the turns beside a stream of urgent ones.
+    """
 
     def __init__(self, backend: WholeBackend) -> None:
         self._backend = backend
         self._waiting: list[_Waiting] = []
+        self._urgent_in_a_row = 0
         self._run: _Run | None = None
 
     @property
@@ -124,9 +128,7 @@ class WholeEngine:
         if self._run is None:
             if not self._waiting:
                 return ()
-            job = min(self._waiting, key=lambda job: not job.urgent)
-            self._waiting.remove(job)
-            self._run = _Run(self._backend, job)
+            self._run = _Run(self._backend, self._next())
         event = self._run.step()
         if isinstance(event, Failed | Finished):
             self._run.stop()
@@ -135,9 +137,21 @@ class WholeEngine:
             raise event.error
         return (event,)
 
+    def _next(self) -> _Waiting:
+        """The oldest urgent job, but the oldest ordinary one when urgent ones were before it for long enough."""
+        ordinary = [job for job in self._waiting if not job.urgent]
+        urgent = [job for job in self._waiting if job.urgent]
+        pick = urgent if urgent and not (ordinary and self._urgent_in_a_row >= LEFT_OUT_AT_MOST) else ordinary
+        self._urgent_in_a_row = self._urgent_in_a_row + 1 if pick is urgent and ordinary else 0
+        self._waiting.remove(pick[0])
+        return pick[0]
 
-def _fitting(event: Finished | Failed, params: Params) -> Finished | Failed:
-    """Some pipelines choose a size of their own."""
+
+def _ended(key: str, picture: npt.NDArray[np.float32], params: Params) -> Finished | Failed:
+    """How a job ended; some pipelines choose a size of their own, and some make more than a picture."""
+    if picture.ndim != 3 or picture.shape[2] != 3:
+        return Failed(key, PermanentError(f"the pipeline made {picture.shape}, which is no picture."))
+    event = ended(key, picture)
     if isinstance(event, Failed) or event.pixels.shape[:2] == (params.height, params.width):
         return event
     resized = Image.fromarray(event.pixels).resize(params.shape, Image.Resampling.LANCZOS)

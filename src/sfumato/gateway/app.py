@@ -27,12 +27,13 @@ from sfumato.gateway.links import Links, kept_secret
 from sfumato.gateway.live import Live, follow
 from sfumato.gateway.protocol import BoundedHttp
 from sfumato.gateway.service import ServiceRoutes
+from sfumato.gateway.shortcut import Shortcut
 from sfumato.gateway.submit import SubmitRoutes
 from sfumato.gateway.uploads import InFlight
 from sfumato.models.registry import Registry
 from sfumato.observability import setup_logging
-from sfumato.process import run
-from sfumato.wiring import open_ports
+from sfumato.process import run, settle_memory
+from sfumato.wiring import check_logs, open_ports
 
 __all__ = ["create_app", "serve"]
 
@@ -84,9 +85,11 @@ def create_app(
         redoc_url=None,
         swagger_ui_parameters={"validatorUrl": None},  # else the page sends its address to a checker on the internet
     )
-    for routes in (SubmitRoutes(gateway), JobRoutes(gateway), EventRoutes(gateway), ServiceRoutes(gateway)):
+    submit = SubmitRoutes(gateway)
+    for routes in (submit, JobRoutes(gateway), EventRoutes(gateway), ServiceRoutes(gateway)):
         app.include_router(routes.router())
-    app.add_middleware(Lingering)
+    app.add_middleware(Shortcut, handlers=submit.hot())
+    app.add_middleware(Lingering)  # the one added last comes first
     problems.install(app)
     app.state.gateway = gateway
     return app
@@ -128,6 +131,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        settle_memory()
         for listener in self.servers:
             for address in (each.getsockname() for each in listener.sockets):
                 log.info("Listening on http://%s:%s", *address[:2])
@@ -161,6 +165,7 @@ def serve(settings: Settings, fd: int | None = None) -> int:
 async def _serve(settings: Settings, fd: int | None) -> int:
     registry = Registry.load(settings.models_file, settings.last_models_file)
     async with open_ports(settings) as ports:
+        await check_logs(ports.broker, settings, [model.slug for model in registry])
         app = create_app(settings, registry, ports.broker, ports.blobs, ports.outcomes, ports.rows)
         config = uvicorn.Config(
             app,

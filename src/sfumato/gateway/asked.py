@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Final, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic_core import ErrorDetails, from_json
@@ -100,14 +100,22 @@ M = TypeVar("M", bound=BaseModel)
 def read_query(query: bytes) -> dict[str, str]:
     """The parameters of a raw query string. Raises Refusal when one stands there twice or is no UTF-8 text."""
     try:
-        pairs = parse_qsl(query.decode(), keep_blank_values=True, errors="strict")
+        parts = [part.partition("=") for part in query.decode().split("&") if part]
+        pairs = [(_unquoted(name), _unquoted(value)) for name, _, value in parts]
     except UnicodeDecodeError as error:
         raise Refusal("invalid-parameters", "The query is not UTF-8 text.") from error
-    counted = Counter(name for name, _ in pairs)
-    twice = [name[:80] for name, times in counted.items() if times > 1]
-    if twice:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counted = Counter(name for name, _ in pairs)
+        twice = [name[:80] for name, times in counted.items() if times > 1]
         raise Refusal("invalid-parameters", f"{', '.join(twice)}: more than once in the query; send it once.")
-    return dict(pairs)
+    return found
+
+
+def _unquoted(text: str) -> str:
+    """As urllib's parse_qsl, which takes four times as long for all that it can do beside."""
+    text = text.replace("+", " ")
+    return unquote(text, errors="strict") if "%" in text else text
 
 
 def parse(model: type[M], given: Mapping[str, object] | bytes, registry: Registry | None = None) -> M:

@@ -1,6 +1,7 @@
 """What every route needs, in one frozen value, and how a job is found from whatever knows of it."""
 
 import asyncio
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -53,7 +54,11 @@ class Gateway:
 
     def base_url(self, request: Request) -> str:
         """What links begin with: the public address, or the one the request came to."""
-        return self.settings.public_url or str(request.base_url).rstrip("/")
+        scope = request.scope
+        host = next((value for name, value in scope["headers"] if name == b"host"), None)
+        root = scope.get("app_root_path", scope.get("root_path", ""))
+        server = tuple(scope.get("server") or ())
+        return self.settings.public_url or _address(scope.get("scheme", "http"), host, server, root)
 
     def links_of(self, request: Request, job_id: str, created_at: float) -> JobLinks:
         """The job's addresses, good for as long as its result is kept."""
@@ -116,6 +121,14 @@ class Gateway:
         if standing is not None and row.id in standing.front:
             return estimate(row, standing.front.index(row.id), standing, None, now)
         return estimate(row, await self.rows.ahead(row.job), standing, None, now)
+
+
+@functools.lru_cache(maxsize=256)
+def _address(scheme: str, host: bytes | None, server: tuple[str | int, ...], root: str) -> str:
+    """What the framework makes of these; remembered, since every link of every answer begins with it."""
+    headers = [] if host is None else [(b"host", host)]
+    told = {"type": "http", "scheme": scheme, "headers": headers, "server": server or None, "root_path": root}
+    return str(Request(told).base_url).rstrip("/")
 
 
 def unknown_job() -> NotFound:

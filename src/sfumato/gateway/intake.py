@@ -38,16 +38,20 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """A picture in the store, whose first bytes were checked when its etag was this one."""
+    """A picture in the store, whose first bytes were checked when its etag was this one.
+
+    `known` is what stood for its content when it was taken for an earlier job.
+    """
 
     key: str
     etag: str
     size_bytes: int
+    known: str = ""
 
     @property
     def sha256(self) -> str:
         """Stands for the content, which the gateway never read whole."""
-        return hashlib.sha256(self.etag.encode()).hexdigest()
+        return self.known or hashlib.sha256(self.etag.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +143,8 @@ class Intake:
         if now < self._watched_until.get(job.id, 0.0) - for_s / 2:
             return
         until = now + for_s
-        self._watched_until = {known: end for known, end in self._watched_until.items() if end > now} | {job.id: until}
         await self._sink(model_slug(job.model)).append([Watched(at=now, job_id=job.id, until=until)])
+        self._watched_until = {known: end for known, end in self._watched_until.items() if end > now} | {job.id: until}
 
     def _job(self, submission: Submission, created_at: float) -> Job:
         header, picture = submission.header, submission.picture
@@ -196,6 +200,8 @@ class Intake:
         if isinstance(picture, Given):
             await self._blobs.put(key, picture.data)
             return
+        if picture.key == key:
+            return  # it was taken when this request came before
         try:
             await self._blobs.copy(picture.key, key, if_etag=picture.etag)
         except NotFound as error:
@@ -216,5 +222,6 @@ def _seed(job_id: str) -> int:
 def _fingerprint(submission: Submission) -> str:
     """What must be the same for a request to be the same: all that the caller gave, in one order, and the picture."""
     asked = submission.asked.model_dump_json(exclude_none=True, include=set(ParamsRequest.model_fields))
-    parts = (submission.model.name, submission.priority.value, asked, json.dumps(submission.metadata, sort_keys=True))
+    parts = [submission.model.name, submission.priority.value, asked, json.dumps(submission.metadata, sort_keys=True)]
+    parts += [submission.retry_of] if submission.retry_of else []
     return hashlib.sha256("\n".join((*parts, submission.picture.sha256)).encode()).hexdigest()

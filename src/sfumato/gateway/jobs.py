@@ -47,7 +47,9 @@ class JobRoutes:
         """Jobs, newest first, a page at a time: give a page's `next` as `cursor` to get the one behind it."""
         gateway = self._gateway
         asked = parse(ListAsked, read_query(request.scope["query_string"]))
-        model = gateway.registry.get(asked.model_name).name if asked.model_name else ""
+        # A broken model's jobs are there too, so only a name that nobody ever listed is refused.
+        model = asked.model_name if asked.model_name in gateway.registry.troubles else ""
+        model = model or (gateway.registry.get(asked.model_name).name if asked.model_name else "")
         page = await gateway.rows.list(JobQuery(OWNER, model, asked.status, asked.cursor, asked.limit))
         jobs = []
         for row in page.rows:

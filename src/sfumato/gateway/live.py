@@ -60,8 +60,28 @@ class _Model:
     standing: Standing | None = None
     accepting: int = 0
     trouble: str = ""
-    accepts: dict[str, _Accept] = field(default_factory=dict)
+    accepts: OrderedDict[str, _Accept] = field(default_factory=OrderedDict)
+    accepts_cost: int = 0
     workers: dict[str, Alive] = field(default_factory=dict)
+
+    def add(self, job: Job, now: float) -> None:
+        """The job waits, and no standing has counted it yet."""
+        self.drop(job.id)
+        self.accepts[job.id] = _Accept(now, job.cost)
+        self.accepts_cost += job.cost
+
+    def drop(self, job_id: str) -> None:
+        """It is counted elsewhere, or waits no more."""
+        if (accept := self.accepts.pop(job_id, None)) is not None:
+            self.accepts_cost -= accept.cost
+
+    def drop_counted(self, standing: Standing, now: float) -> None:
+        """Drop what the standing has counted. Oldest first: the first that it has not counted is the end."""
+        while self.accepts:
+            job_id, accept = next(iter(self.accepts.items()))
+            if not _counted(accept, standing, now):
+                return
+            self.drop(job_id)
 
 
 class Live:
@@ -84,7 +104,7 @@ class Live:
             if event.trouble or not event.draining:
                 model.trouble = event.trouble
         elif isinstance(event, Dispatched | Started | Returned | Retried | Ended):
-            model.accepts.pop(event.job_id, None)  # whoever tells of it has taken it out of the queue
+            model.drop(event.job_id)  # whoever tells of it has taken it out of the queue
             if (row := self._rows.get(event.job_id)) is not None:
                 self._rows[event.job_id] = advance(row, event, position)
             if isinstance(event, Ended):
@@ -104,7 +124,7 @@ class Live:
         """A job accepted here: it has no row in the database yet."""
         if job.id in self._rows:
             return  # sent again with its key: the dispatcher counts it once
-        self._model(slug).accepts[job.id] = _Accept(now, job.cost)
+        self._model(slug).add(job, now)
         self._rows[job.id] = new_row(job)
         if len(self._rows) > REMEMBERED_JOBS:
             self._rows.popitem(last=False)
@@ -128,10 +148,8 @@ class Live:
         told = Waiting(0, 0)
         if standing is not None:
             told = Waiting(standing.waiting, standing.waiting_cost)
-            for job_id in [job_id for job_id, accept in model.accepts.items() if _counted(accept, standing, now)]:
-                del model.accepts[job_id]
-        since = sum(accept.cost for accept in model.accepts.values())
-        return Waiting(told.jobs + len(model.accepts) + model.accepting, told.cost + since)
+            model.drop_counted(standing, now)
+        return Waiting(told.jobs + len(model.accepts) + model.accepting, told.cost + model.accepts_cost)
 
     def workers(self, slug: str, now: float) -> Sequence[Alive]:
         """The workers that live and stay."""
@@ -192,7 +210,7 @@ class Live:
                 bell.set_result(outcome)
 
     def _model(self, slug: str) -> _Model:
-        return self._models.setdefault(slug, _Model())
+        return self._models.get(slug) or self._models.setdefault(slug, _Model())
 
 
 def _counted(accept: _Accept, standing: Standing, now: float) -> bool:

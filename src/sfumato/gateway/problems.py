@@ -21,12 +21,26 @@ from sfumato.core.job import Problem
 from sfumato.models.registry import BrokenModel
 from sfumato.observability import count
 
-__all__ = ["PROBLEMS", "PROBLEM_TYPE", "Case", "Refusal", "answer", "install", "problem_of", "problem_type"]
+__all__ = [
+    "FORESEEN",
+    "PROBLEMS",
+    "PROBLEM_TYPE",
+    "Case",
+    "Refusal",
+    "answer",
+    "failed",
+    "install",
+    "problem_of",
+    "problem_type",
+]
 
 PROBLEM_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 1
 MENDED_AFTER_S: Final = 60
 """A folder is mended by a person, not within a client's patience."""
+
+FORESEEN: Final = (SfumatoError, RequestValidationError, HTTPException, ClientDisconnect)
+"""What a route may raise: ours, and the framework's own."""
 
 log = logging.getLogger(__name__)
 
@@ -138,12 +152,17 @@ def problem_of(problem: Problem) -> dict[str, str]:
 
 def install(app: FastAPI) -> None:
     """Answer every failure of `app` as a problem: ours, the framework's own, and the unforeseen."""
-    for kind in (SfumatoError, RequestValidationError, HTTPException, ClientDisconnect):
+    for kind in FORESEEN:
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(Exception, _unforeseen)
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
+    return failed(request, error)
+
+
+def failed(request: Request, error: Exception) -> JSONResponse:
+    """The answer to one of the FORESEEN errors; what is not the caller's fault is logged."""
     known = _in_our_words(request, error)
     if not isinstance(known, Refusal | InvalidRequest):
         log.warning("%s %s: %s: %s", request.method, request.url.path, type(known).__name__, known)

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import math
 import os
 import re
@@ -9,10 +10,11 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic_core import to_json
 
-from sfumato.core.errors import NotFound
+from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.job import Job, State, idempotent_job_id, uuid7
 from sfumato.gateway.asked import (
     Asked,
@@ -28,6 +30,7 @@ from sfumato.gateway.context import OWNER, Gateway
 from sfumato.gateway.intake import Accepted, Given, Submission, Uploaded
 from sfumato.gateway.pictures import PictureHeader
 from sfumato.gateway.problems import Refusal
+from sfumato.gateway.shortcut import Handler
 from sfumato.gateway.uploads import (
     FORM_OVERHEAD_BYTES,
     Form,
@@ -81,7 +84,11 @@ class SubmitRoutes:
         router.add_api_route("/api/uploads/{upload_id}", self.upload, methods=["PUT"])
         return router
 
-    async def diffusion(self, request: Request) -> JSONResponse:
+    def hot(self) -> Mapping[str, Handler]:
+        """Path → handler of the POST routes that most requests ask for; they are among the `router`'s too."""
+        return {"/api/diffusion": self.diffusion, "/api/jobs": self.job}
+
+    async def diffusion(self, request: Request) -> Response:
         """Submit a picture, as multipart field `image` or as the body itself, and get its access link."""
         began = time.perf_counter()
         gateway, query = self._gateway, read_query(request.scope["query_string"])
@@ -102,7 +109,7 @@ class SubmitRoutes:
             accepted = await self._accept(asked, key, picture, form.picture.header, began)
         return await self._answer(request, accepted)
 
-    async def job(self, request: Request) -> JSONResponse:
+    async def job(self, request: Request) -> Response:
         """Submit as JSON; `image` is an upload's id or a data URL."""
         began = time.perf_counter()
         gateway = self._gateway
@@ -117,24 +124,32 @@ class SubmitRoutes:
             accepted = await self._accept(asked, key, picture, header, began)
         return await self._answer(request, accepted)
 
-    async def retry(self, request: Request, job_id: str) -> JSONResponse:
+    async def retry(self, request: Request, job_id: str) -> Response:
         """Submit an ended job once more, as a new job: the same picture, parameters and seed."""
         began = time.perf_counter()
         gateway = self._gateway
         key = idempotency_key(request.headers.get("idempotency-key"))
         seen = await gateway.find(request, job_id)
-        if seen.outcome is None or seen.row is None:
+        if seen.outcome is None:
             raise Refusal("job-not-ended", "Only a job that has ended can be run again.")
+        if seen.row is None:
+            raise TransientError("The job has ended and is not recorded yet; try again in a moment.")
         job = seen.row.job
         asked = _asked_again(job)
         self._admitted(asked)
-        try:
-            stored = await gateway.blobs.head(job.input.key)
-        except NotFound:
-            raise Refusal("picture-gone", "The job's input is no longer stored; submit its picture anew.") from None
-        picture = Uploaded(stored.key, stored.etag, stored.size_bytes)
+        picture = await self._input_of(job, key)
         header = PictureHeader(job.input.media_type, job.input.width, job.input.height)
         return await self._answer(request, await self._accept(asked, key, picture, header, began, retry_of=job.id))
+
+    async def _input_of(self, job: Job, key: str | None) -> Uploaded:
+        """The job's input; or, where that is gone, what this very request took of it when it came before."""
+        digest = job.input.key.rpartition("/")[2]
+        taken = [] if key is None else [f"inputs/{idempotent_job_id(OWNER, key)}/{digest}"]
+        for place in (job.input.key, *taken):
+            with contextlib.suppress(NotFound):
+                stored = await self._gateway.blobs.head(place)
+                return Uploaded(stored.key, stored.etag, stored.size_bytes, digest)
+        raise Refusal("picture-gone", "The job's input is no longer stored; submit its picture anew.")
 
     async def new_upload(self, request: Request) -> JSONResponse:
         """A place to put a picture: PUT it to `put_url` before `expires_at`, then name `id` in POST /api/jobs."""
@@ -244,7 +259,7 @@ class SubmitRoutes:
             raise Refusal("unsupported-picture", "The upload ends within its header.")
         return Uploaded(key, stored.etag, stored.size_bytes), header
 
-    async def _answer(self, request: Request, accepted: Accepted) -> JSONResponse:
+    async def _answer(self, request: Request, accepted: Accepted) -> Response:
         """202 with the links, or 200 with the whole job when the caller waited for its end and it came."""
         gateway, job = self._gateway, accepted.job
         links = gateway.links_of(request, job.id, job.created_at)
@@ -256,7 +271,8 @@ class SubmitRoutes:
                 headers = {"Preference-Applied": f"wait={wait:g}", "Location": links.status_url}
                 return JSONResponse(job_json(seen, links, None, None), 200, headers)
         status = accepted.outcome.state if accepted.outcome else State.QUEUED
-        return JSONResponse({"id": job.id, "status": status, **links.json()}, 202, {"Location": links.status_url})
+        body = to_json({"id": job.id, "status": status, **links.json()})
+        return Response(body, 202, {"Location": links.status_url}, "application/json")
 
 
 def _full(model: Model, waiting: int, eta_s: float | None) -> Refusal:

@@ -7,7 +7,7 @@ with too many pixels; what follows is never read. File names are not looked at.
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -41,6 +41,8 @@ FIRST_LOOK_BYTES: Final = 4 * 1024
 ALIASES: Final = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 SILENT: Final = ("", "application/octet-stream", "binary/octet-stream")
 """Declared types that claim nothing."""
+SAID_LATE: Final = ("image/webp",)
+"""Types that may say their orientation behind their pixels, so that the whole is looked at once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,29 +121,38 @@ class Receiving:
             raise Refusal(
                 "unsupported-picture", f"image is declared as {declared[:80]!r}; send one of {', '.join(MEDIA_TYPES)}."
             )
-        self._chunks: list[bytes] = []
+        self._data: bytes | bytearray = b""
         self._size_bytes = 0
         self._digest = hashlib.sha256()
         self._next_look_bytes = FIRST_LOOK_BYTES
+        self._header: PictureHeader | None = None
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes; raises Refusal."""
         self._size_bytes += len(chunk)
         if self._size_bytes > self._limits.max_bytes:
             raise too_large(self._limits.max_bytes)
-        self._chunks.append(chunk)
+        if not self._data:
+            self._data = chunk
+        else:
+            # One buffer that grows, not a list to be joined: many that end at once would all be held twice.
+            if isinstance(self._data, bytes):
+                self._data = bytearray(self._data)
+            self._data += chunk
         self._digest.update(chunk)
         if self._next_look_bytes and self._size_bytes >= self._next_look_bytes:
             # A header may be long (profiles, thumbnails): look again each time as much again has come.
-            known = check_header(b"".join(self._chunks), self._declared, self._limits.max_pixels)
-            self._next_look_bytes = 0 if known else 4 * self._size_bytes
+            self._header = check_header(bytes(self._data), self._declared, self._limits.max_pixels)
+            self._next_look_bytes = 0 if self._header else 4 * self._size_bytes
 
     def finish(self) -> Received:
         """The whole picture; raises Refusal when it is empty or its header never became whole."""
         if not self._size_bytes:
             raise Refusal("missing-image", "image is empty; send a PNG, JPEG or WebP picture.")
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        header = check_header(data, self._declared, self._limits.max_pixels)
+        data, header = bytes(self._data), self._header
+        self._data = b""
+        if header is None or header.media_type in SAID_LATE:
+            header = check_header(data, self._declared, self._limits.max_pixels)
         if header is None:
             raise Refusal("unsupported-picture", "image ends within its header; it was cut off or is no picture.")
         return Received(data, self._digest.hexdigest(), header)
@@ -182,19 +193,24 @@ class Form:
 async def read_picture(chunks: AsyncIterator[bytes], declared: str, limits: Limits) -> Received:
     """A body that is the picture itself; raises Refusal."""
     receiving = Receiving(limits, declared)
-    async for chunk in _steadily(chunks, limits.stall_s):
-        receiving.feed(chunk)
+    await _read(chunks, limits.stall_s, receiving.feed)
     return receiving.finish()
 
 
 async def read_body(chunks: AsyncIterator[bytes], max_bytes: int, stall_s: float) -> bytes:
     """A small body whole; raises Refusal when it is larger than `max_bytes`."""
-    body = bytearray()
-    async for chunk in _steadily(chunks, stall_s):
-        body += chunk
-        if len(body) > max_bytes:
+    body: list[bytes] = []
+    size_bytes = 0
+
+    def take(chunk: bytes) -> None:
+        nonlocal size_bytes
+        size_bytes += len(chunk)
+        if size_bytes > max_bytes:
             raise too_large(max_bytes)
-    return bytes(body)
+        body.append(chunk)
+
+    await _read(chunks, stall_s, take)
+    return body[0] if len(body) == 1 else b"".join(body)
 
 
 async def read_form(chunks: AsyncIterator[bytes], content_type: str, limits: Limits) -> Form:
@@ -203,11 +219,13 @@ async def read_form(chunks: AsyncIterator[bytes], content_type: str, limits: Lim
     reader = _FormReader(limits)
     try:
         with PushMultipartParser(boundary, max_segment_count=FIELDS, max_segment_size=limits.max_bytes) as parser:
-            async for chunk in _steadily(chunks, limits.stall_s):
+
+            def take(chunk: bytes) -> bool:
                 for event in parser.parse(chunk):
                     reader.take(event)
-                if parser.closed:
-                    break
+                return bool(parser.closed)
+
+            await _read(chunks, limits.stall_s, take)
     except ParserLimitReached as error:
         raise Refusal("body-too-large", f"The form is too large: {error}.") from error
     except MultipartError as error:
@@ -258,28 +276,33 @@ class _FormReader:
             raise Refusal("invalid-parameters", f"{self._name[:80]} is not UTF-8 text.") from error
 
 
-async def _steadily(chunks: AsyncIterator[bytes], stall_s: float) -> AsyncIterator[bytes]:
-    """The chunks, counted into the task's hold.
+async def _read(chunks: AsyncIterator[bytes], stall_s: float, take: Callable[[bytes], bool | None]) -> None:
+    """Give each chunk to `take`, counted into the task's hold, until it says that it has all.
+
+    Raises Refusal: request-timeout, and what `take` raises.
 
     Each byte buys time at the least rate, and no more than `stall_s` of it can be saved up (a token bucket): neither a
     body that trickles nor one that stops after a quick start keeps its place for long.
     """
     now, hold = asyncio.get_running_loop().time, _hold.get()
-    deadline = now() + stall_s
-    while True:
-        try:
-            async with asyncio.timeout_at(deadline):
-                chunk = await anext(chunks, None)
-        except TimeoutError as error:
-            slow = f"The body fell {stall_s:g} s behind {LEAST_BYTES_PER_S} bytes a second; send it again, faster."
-            raise Refusal("request-timeout", slow) from error
-        if chunk is None:
-            return
-        deadline = min(deadline + len(chunk) / LEAST_BYTES_PER_S, now() + stall_s)
-        if hold is not None:
-            hold.grow(len(chunk))
-        if chunk:
-            yield chunk
+    deadline = armed = now() + stall_s
+    try:
+        async with asyncio.timeout_at(deadline) as timer:
+            async for chunk in chunks:
+                if not chunk:
+                    continue
+                deadline = min(deadline + len(chunk) / LEAST_BYTES_PER_S, now() + stall_s)
+                # Setting a timer costs more than most chunks do, so it may be late by a hundredth.
+                if deadline - armed > stall_s / 100:
+                    armed = deadline
+                    timer.reschedule(armed)
+                if hold is not None:
+                    hold.grow(len(chunk))
+                if take(chunk):
+                    break
+    except TimeoutError as error:
+        slow = f"The body fell {stall_s:g} s behind {LEAST_BYTES_PER_S} bytes a second; send it again, faster."
+        raise Refusal("request-timeout", slow) from error
 
 
 def declared_length(header: str | None, max_bytes: int, overhead_bytes: int = 0) -> int:

@@ -22,6 +22,10 @@ def add(file: Path, name: str, source: str, *, revision: str, backend: str, cach
         CannotChange: it can't be fetched or served, or the list can't take it; nothing was changed.
     """
     folder = Path(source).expanduser()
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        raise CannotChange(f"{source!r} is not UTF-8, which a list in TOML must be; rename the folder.") from None
     if not folder.is_dir() and is_hub_name(source):
         return _from_hub(file.absolute(), name, source, revision, backend, cache)
     if not folder.is_dir():

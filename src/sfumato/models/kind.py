@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from sfumato.core.advice import convert_pickles, convert_single_file
+from sfumato.models.folder import STEPPED
 from sfumato.models.model import CannotChange
 
 __all__ = ["backend_of", "index_of", "missing_shards", "needed_files", "pipeline_of"]
 
 INDEX: Final = "model_index.json"
-NOT_RUN: Final = ("safety_checker", "feature_extractor", "image_encoder", "watermark")
-"""Parts of pipelines that are not run here, so that nobody need wait for them."""
+NOT_RUN: Final = ("safety_checker", "watermark")
+NOT_STEPPED: Final = (*NOT_RUN, "feature_extractor", "image_encoder")
+"""Parts of pipelines that are not run here, the latter where step by step; nobody need wait for them."""
 NETWORKS: Final = ("unet", "transformer")
 PICKLED: Final = (".bin", ".ckpt", ".pt", ".pth")
 _WEIGHTS: Final = re.compile(
@@ -76,8 +79,9 @@ def needed_files(files: Iterable[str], index: Mapping[str, Any], where: str) -> 
         if part or name in (INDEX, "sfumato.json"):
             by_part.setdefault(part, []).append(name)
     needed = by_part[""]
+    left_out = NOT_STEPPED if index.get("_class_name") in STEPPED else NOT_RUN
     for part, entry in index.items():
-        if isinstance(entry, list) and len(entry) == 2 and entry[1] is not None and part not in NOT_RUN:
+        if isinstance(entry, list) and len(entry) == 2 and entry[1] is not None and part not in left_out:
             names = by_part.get(part, [])
             needed += [f"{part}/{name}" for name in names if _TEXT.fullmatch(name) and not _WEIGHTS.fullmatch(name)]
             needed += [f"{part}/{name}" for name in _weights(names, part, where)]
@@ -106,9 +110,7 @@ def _weights(names: list[str], part: str, where: str) -> list[str]:
     if pickled:
         raise CannotChange(
             f"{where} has the weights of {part} only as {pickled[0]}, a pickle, which can run code when it is opened. "
-            'Convert it once, on a machine that may: python -c "import diffusers; diffusers.DiffusionPipeline'
-            f".from_pretrained({where!r}, use_safetensors=False).save_pretrained('converted')\", "
-            "then add the folder converted."
+            f"Convert it once, on a machine that may: {convert_pickles(where)} and then add the folder converted."
         )
     raise CannotChange(f"{where} has no weights for {part} as .safetensors; it is not whole.")
 
@@ -126,7 +128,5 @@ def _no_index(where: str, files: Iterable[str]) -> str:
         )
     return (
         f"{where} has no model_index.json but {single[0]}, a whole model in one file. Make a diffusers folder of it "
-        'once: python -c "import diffusers; diffusers.StableDiffusionPipeline'
-        f".from_single_file({single[0]!r}).save_pretrained('converted')\" (or its family's pipeline), "
-        "then add the folder converted."
+        f"once: {convert_single_file(single[0])} (or by its family's pipeline), then add the folder converted."
     )

@@ -5,16 +5,14 @@ The parent binds the listening socket and hands it down, so a gateway that resta
 
 import asyncio
 import os
-import shutil
 import socket
-from pathlib import Path
 
 from sfumato.config import Settings, child_environment
 from sfumato.models.registry import Registry
 from sfumato.observability import setup_logging
 from sfumato.process import stop_on_signals
 from sfumato.supervisor.keeping import Role, Supervisor, of_ours
-from sfumato.supervisor.place import address_of, listen, only_one, say_when_ready
+from sfumato.supervisor.place import address_of, listen, say_when_ready, taken
 from sfumato.supervisor.workers import follow_models
 
 __all__ = ["up"]
@@ -27,24 +25,18 @@ def up(settings: Settings) -> int:
         CannotStart: the port is taken, the data folder can't be written, is full, or another service runs on it.
     """
     setup_logging("up", settings.log_level, settings.log_format)
-    folder = settings.data_dir.absolute()
-    with only_one(folder):
-        metrics_dir = folder / "metrics"
-        shutil.rmtree(metrics_dir, ignore_errors=True)
-        metrics_dir.mkdir()
-        with listen(settings.host, settings.port) as listener:
-            host, port = listener.getsockname()[:2]
-            changes = {"data_dir": folder, "metrics_dir": metrics_dir, "port": port}
-            return asyncio.run(_run(settings.model_copy(update=changes), listener, address_of(host, port), metrics_dir))
+    with taken(settings) as ours, listen(settings.host, settings.port) as listener:
+        host, port = listener.getsockname()[:2]
+        return asyncio.run(_run(ours.model_copy(update={"port": port}), listener, address_of(host, port)))
 
 
-async def _run(settings: Settings, listener: socket.socket, address: str, metrics_dir: Path) -> int:
+async def _run(settings: Settings, listener: socket.socket, address: str) -> int:
     registry = Registry.load(settings.models_file)
     registry.keep(settings.last_models_file)
     settings = settings.model_copy(update={"live_workers": max(1, settings.workers * len(registry.names()))})
     lifeline, ours = os.pipe()
     stop = stop_on_signals()
-    supervisor = Supervisor(child_environment(settings), lifeline, metrics_dir)
+    supervisor = Supervisor(child_environment(settings), lifeline, settings.metrics_dir)
     try:
         fd = listener.fileno()
         supervisor.start(Role("gateway", of_ours("gateway", "--fd", str(fd)), stops=0, grace_s=3.0, fds=(fd,)))

@@ -71,7 +71,7 @@ def backoff_s(deaths: int) -> float:
 class Supervisor:
     """Keeps one process per role alive until told to stop."""
 
-    def __init__(self, environment: Mapping[str, str], lifeline: int, metrics_dir: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], lifeline: int, metrics_dir: Path | None = None) -> None:
         self._environment, self._lifeline, self._metrics_dir = dict(environment), lifeline, metrics_dir
         self.children: dict[str, Child] = {}
 
@@ -110,7 +110,8 @@ class Supervisor:
         try:
             child.process = await self._spawn(child.role)
             status = await child.process.wait()
-            forget_process(child.process.pid, self._metrics_dir)
+            if self._metrics_dir is not None:
+                forget_process(child.process.pid, self._metrics_dir)
             if not child.role.ours:
                 # What a killed server left behind would hold its port. Each child is a session of its own.
                 with contextlib.suppress(ProcessLookupError):

@@ -12,9 +12,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError
 
-__all__ = ["CannotStart", "address_of", "listen", "only_one", "say_when_ready"]
+__all__ = ["CannotStart", "address_of", "listen", "say_when_ready", "taken"]
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,22 @@ class CannotStart(SfumatoError):
 
 
 @contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def taken(settings: Settings) -> Iterator[Settings]:
+    """The data folder held for one service alone, with no metrics of an earlier one; the settings that name both.
+
+    Raises:
+        CannotStart: the folder can't be written, is full, or another service runs on it.
+    """
+    folder = settings.data_dir.absolute()
+    with _only_one(folder):
+        metrics_dir = folder / "metrics"
+        shutil.rmtree(metrics_dir, ignore_errors=True)
+        metrics_dir.mkdir()
+        yield settings.model_copy(update={"data_dir": folder, "metrics_dir": metrics_dir})
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
     """Hold the data folder: it exists, can be written, has room, and no other `sfumato up` runs on it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,11 @@ class OutputFilter:
         self._function = _loaded(spec) if spec else None
         self._one_at_a_time = asyncio.Lock()
 
+    @property
+    def there(self) -> bool:
+        """Whether it looks at pictures at all."""
+        return self._function is not None
+
     async def __call__(self, pixels: Pixels, prompt: str) -> Pixels:
         """The picture to serve.
 

@@ -22,6 +22,7 @@ class Previews:
         self._blobs = blobs
         self._until: dict[str, float] = {}
         self._posting: dict[str, asyncio.Task[None]] = {}
+        self._dropping: set[asyncio.Task[None]] = set()
 
     def watch(self, job_id: str, until: float, now: float) -> None:
         """Somebody looks at this job, whether it runs here or not, until `until` (Unix seconds)."""
@@ -37,8 +38,17 @@ class Previews:
             task = self._posting[job.id] = asyncio.create_task(self._post(job, prepared, pixels, stored))
             task.add_done_callback(lambda _: self._posting.pop(job.id, None))
 
-    async def drop(self, job_id: str) -> None:
-        """The job left the engine: its preview is of no use any more."""
+    def drop(self, job_id: str) -> None:
+        """The job left the engine: its preview is of no use any more. Nobody need wait for that, but `close`."""
+        task = asyncio.create_task(self._drop(job_id))
+        self._dropping.add(task)
+        task.add_done_callback(self._dropping.discard)
+
+    async def close(self) -> None:
+        """Wait until what was dropped is gone."""
+        await asyncio.gather(*self._dropping)
+
+    async def _drop(self, job_id: str) -> None:
         if (task := self._posting.get(job_id)) is not None:
             await asyncio.gather(task, return_exceptions=True)
         try:

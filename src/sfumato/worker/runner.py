@@ -120,7 +120,8 @@ class JobRunner:
 
         def told(progress: Progress) -> None:
             nonlocal shown
-            wanted = self._previews.wanted(held.job.id, time.time())
+            # A preview is a picture that the filter has not seen.
+            wanted = not self._filter.there and self._previews.wanted(held.job.id, time.time())
             if wanted != shown:
                 shown = wanted
                 self._engine.show(held.receipt, on=wanted)
@@ -135,7 +136,7 @@ class JobRunner:
             last = self.running.pop(held.receipt)
             self.changed.set()
             if shown or last.preview:
-                await self._previews.drop(held.job.id)
+                self._previews.drop(held.job.id)
 
     def _note(self, held: Held, **changes: int) -> None:
         """What is new of a job in the engine; the next beat tells it."""

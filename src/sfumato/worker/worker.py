@@ -169,11 +169,12 @@ async def _work(settings: Settings, model: Model) -> None:
             raise
         thread = EngineThread(engine, model.slug)
         duties = Duties(name, work, events, ports.blobs, ports.outcomes, RetryPolicy())
+        previews = Previews(ports.blobs)
         runner = JobRunner(
             model.slug,
             duties,
             thread,
-            Previews(ports.blobs),
+            previews,
             output_filter,
             settings.max_input_pixels,
             settings.benchmark_file,
@@ -183,6 +184,7 @@ async def _work(settings: Settings, model: Model) -> None:
             asyncio.get_running_loop().add_signal_handler(sign, worker.leave)
         log.info("ready: %s, %s, with %d slots on %d threads", model.name, where, model.slots, threads)
         await worker.run()
+        await previews.close()
         await thread.close()
 
 

@@ -12,6 +12,7 @@ import diffusers
 import torch
 import transformers
 
+from sfumato.core.advice import convert_pickles
 from sfumato.engine.backends import BackendUnusable
 from sfumato.engine.backends.diffusers.place import Place
 
@@ -43,7 +44,7 @@ class Folder:
 
     def has(self, part: str) -> bool:
         """Some families have parts that a model may lack."""
-        return self._class_of(part)[1] is not None
+        return self.class_of(part)[1] is not None
 
     def settings(self, file: str) -> Mapping[str, Any]:
         """The contents of a JSON file in the folder."""
@@ -79,9 +80,9 @@ class Folder:
         self.parts[part] = module
         return module
 
-    def check_weights(self, part: str, library: Library) -> None:
-        """Whether the part's weights lie there as safetensors."""
-        _variant(self.path / part, STEMS[library])
+    def variant(self, part: str, stem: str) -> str | None:
+        """Of the part's safetensors: None for plain ones, "fp16" where only those are there."""
+        return _variant(self.path / part, stem)
 
     def tokenizer(self, part: str, wanted: str) -> Any:
         self._check_class(part, "transformers", wanted)
@@ -94,14 +95,15 @@ class Folder:
             raise BackendUnusable(f"{folder} can't be loaded as {wanted}: {error}") from error
         return self.parts[part]
 
-    def _class_of(self, part: str) -> tuple[str | None, str | None]:
+    def class_of(self, part: str) -> tuple[str | None, str | None]:
+        """Library and class of a part, as model_index.json has them; None where it is no part, or left out."""
         entry = self.index.get(part)
         if not isinstance(entry, list) or len(entry) != 2:
             return None, None
         return entry[0], entry[1]
 
     def _check_class(self, part: str, library: Library, wanted: str) -> None:
-        named_library, named = self._class_of(part)
+        named_library, named = self.class_of(part)
         # CLIPTokenizer and CLIPTokenizerFast read the same files.
         if named_library != library or str(named).removesuffix("Fast") != wanted.removesuffix("Fast"):
             raise BackendUnusable(
@@ -121,8 +123,7 @@ def _variant(folder: Path, stem: str) -> str | None:
     if pickled:
         raise BackendUnusable(
             f"{folder} has its weights only as {pickled[0]}, a pickle, which can run code when it is opened. "
-            'Convert it once, on a machine that may: python -c "import diffusers; diffusers.DiffusionPipeline'
-            f".from_pretrained({str(folder.parent)!r}, use_safetensors=False).save_pretrained('converted')\"."
+            f"Convert it once, on a machine that may: {convert_pickles(str(folder.parent))}"
         )
     raise BackendUnusable(f"{folder / stem}.safetensors is missing; download it again.")
 

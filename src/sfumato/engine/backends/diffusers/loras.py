@@ -51,7 +51,8 @@ def _around(folder: Folder) -> Any:
 
 def _fuse_one(pipeline: Any, lora: Lora, name: str) -> None:
     file: Path = lora.path
-    pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name, local_files_only=True)
+    exactly = {"weight_name": file.name, "local_files_only": True, "use_safetensors": True}
+    pipeline.load_lora_weights(str(file.parent), adapter_name=name, **exactly)
     loaded = [part for part, names in pipeline.get_list_adapters().items() if name in names]
     if not loaded:
         raise BackendUnusable(f"{file} has no weights for a {type(pipeline).__name__}; it is for another model.")

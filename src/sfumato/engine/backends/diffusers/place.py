@@ -47,7 +47,10 @@ class Place:
     @property
     def described(self) -> str:
         """The device as people know it."""
-        return f"cuda ({torch.cuda.get_device_name(self.device)})" if self.on_cuda else str(self.device)
+        if not self.on_cuda:
+            return str(self.device)
+        known = torch.cuda.get_device_properties(self.device)
+        return f"cuda ({known.name}, {known.total_memory / 2**30:.0f} GiB)"
 
     @property
     def memory_format(self) -> torch.memory_format:

@@ -9,15 +9,23 @@ import torch
 
 from sfumato.core.errors import EngineDead
 
-__all__ = ["in_words_of_the_port", "is_of_the_device"]
+__all__ = ["device_is_full", "device_is_gone", "in_words_of_the_port"]
 
-OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "alloc_failed")
-DEVICE_GONE: Final = ("cuda error",)
+FULL: Final = ("out of memory", "can't allocate memory", "alloc_failed")
+GONE: Final = "cuda error"
+CAPTURING: Final = "captur"
+"""What can't be recorded is told as a CUDA error too; the device is well."""
 
 
-def is_of_the_device(error: RuntimeError) -> bool:
-    """Whether this is about the device (full, or gone) and not about what it was asked to compute."""
-    return _says(error, OUT_OF_MEMORY) or _says(error, DEVICE_GONE)
+def device_is_full(error: RuntimeError) -> bool:
+    """Whether there was no room for what was asked."""
+    return any(sign in str(error).lower() for sign in FULL)
+
+
+def device_is_gone(error: RuntimeError) -> bool:
+    """Whether nothing more can be done on the device by this process."""
+    said = str(error).lower()
+    return GONE in said and CAPTURING not in said and not device_is_full(error)
 
 
 @contextmanager
@@ -26,16 +34,11 @@ def in_words_of_the_port() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if _says(error, OUT_OF_MEMORY):
+        if device_is_full(error):
             # The frames of the failed call hold its tensors; the smaller call that follows needs their room.
             traceback.clear_frames(error.__traceback__)
             torch.cuda.empty_cache()
             raise MemoryError(str(error)) from None
-        if _says(error, DEVICE_GONE):
+        if device_is_gone(error):
             raise EngineDead(f"the device can't go on: {error}") from error
         raise
-
-
-def _says(error: RuntimeError, signs: tuple[str, ...]) -> bool:
-    said = str(error).lower()
-    return any(sign in said for sign in signs)

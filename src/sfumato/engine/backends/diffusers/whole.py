@@ -23,9 +23,7 @@ __all__ = ["DiffusersPipeline"]
 
 log = logging.getLogger(__name__)
 
-LIBRARIES: Final = ("diffusers", "transformers")
-NOT_MODELS: Final = ("scheduler", "tokenizer", "feature_extractor", "processor", "image_processor")
-"""Parts without weights, by how their names begin."""
+NOT_RUN: Final = ("safety_checker", "watermark")
 
 
 class DiffusersPipeline:
@@ -38,7 +36,9 @@ class DiffusersPipeline:
 
     def __init__(self, path: Path, options: Options) -> None:
         folder = Folder(path)
-        _check(folder, options)
+        kind = _class_for(folder, options)
+        left_out = dict.fromkeys((part for part in NOT_RUN if part in kind._optional_components), None)
+        variants = {_variant(folder, part) for part in folder.index if part not in left_out}
         transformers.utils.logging.disable_progress_bar()
         diffusers.utils.logging.disable_progress_bar()
         if options.threads:
@@ -46,7 +46,12 @@ class DiffusersPipeline:
         self._place = Place.choose(options, torch.bfloat16)
         try:
             found = diffusers.AutoPipelineForImage2Image.from_pretrained(
-                path, use_safetensors=True, local_files_only=True, dtype=self._place.dtype
+                path,
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=self._place.dtype,
+                variant="fp16" if "fp16" in variants else None,
+                **left_out,
             )
             self._pipeline: Any = found.to(self._place.device)
         except Exception as error:  # the libraries name no errors; whatever it is, the folder is not what they read
@@ -91,13 +96,14 @@ class DiffusersPipeline:
         return tell
 
 
-def _check(folder: Folder, options: Options) -> None:
+def _class_for(folder: Folder, options: Options) -> Any:
+    """The img2img pipeline for the folder's class. Raises BackendUnusable when there is none that can be served."""
     where = folder.path / "model_index.json"
     known = diffusers.pipelines.auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING
     try:
-        diffusers.pipelines.auto_pipeline._get_task_class(known, folder.pipeline)
+        found = diffusers.pipelines.auto_pipeline._get_task_class(known, folder.pipeline)
     except ValueError:
-        names = sorted({found.__name__ for found in known.values() if "Control" not in found.__name__})
+        names = sorted({each.__name__ for each in known.values() if "Control" not in each.__name__})
         raise BackendUnusable(
             f"{where}: pipeline {folder.pipeline} is not served here: diffusers has no img2img pipeline for it. "
             f"These are: {', '.join(names)}."
@@ -106,13 +112,31 @@ def _check(folder: Folder, options: Options) -> None:
         raise BackendUnusable(f"{where}: a {folder.pipeline} needs a control picture too; such models are not served.")
     if options.loras:
         raise BackendUnusable(f"{where}: loras can't be added to a {folder.pipeline}; fuse them before, and save it.")
-    for part, entry in folder.index.items():
-        if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
-            continue
-        if entry[0] not in LIBRARIES:
-            raise BackendUnusable(f"{where}: {part} is code of {entry[0]}; only diffusers' and transformers' is run.")
-        if not part.startswith(NOT_MODELS):
-            folder.check_weights(part, entry[0])
+    return found
+
+
+def _variant(folder: Folder, part: str) -> str | None:
+    """Which of the part's weights there are; None also for what is no part, or has none.
+
+    Raises:
+        BackendUnusable: its weights are not there as safetensors, or its class is none of the two libraries'.
+    """
+    library, name = folder.class_of(part)
+    if library is None or name is None:
+        return None
+    # As diffusers resolves it: a library, or one of its own folders of pipelines.
+    owner = {"diffusers": diffusers, "transformers": transformers}.get(library) or getattr(
+        diffusers.pipelines, library, None
+    )
+    kind = getattr(owner, name, None)
+    if kind is None:
+        raise BackendUnusable(
+            f"{folder.path / 'model_index.json'}: {part} is {library}.{name}; only what diffusers and transformers "
+            "bring themselves is run."
+        )
+    if issubclass(kind, diffusers.ModelMixin):
+        return folder.variant(part, "diffusion_pytorch_model")
+    return folder.variant(part, "model") if issubclass(kind, transformers.PreTrainedModel) else None
 
 
 def _tile(pipeline: Any, folder: Folder) -> None:
