@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 import urllib.request
+from typing import Any
 
 import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from tests.cluster import Cluster
 from tests.ledger import Ledger
@@ -22,6 +24,20 @@ def _dead(cluster: Cluster, verb: str, *arguments: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def _buried(cluster: Cluster) -> list[dict[str, Any]]:
+    """The dead letters in Kafka, read as any other system would."""
+    settings = {"bootstrap.servers": cluster.setting("kafka_servers"), "group.id": "others"}
+    consumer: Any = Consumer(settings | {"auto.offset.reset": "earliest", "enable.partition.eof": True})
+    letters: list[dict[str, Any]] = []
+    try:
+        consumer.assign([TopicPartition("sfumato.dead.poisoned", 0, OFFSET_BEGINNING)])
+        while (message := consumer.poll(10.0)) is not None and message.error() is None:
+            letters.append(json.loads(message.value()))
+    finally:
+        consumer.close()
+    return letters
 
 
 def test_a_job_that_kills_its_workers_becomes_a_dead_letter_and_its_neighbours_are_made(cluster: Cluster) -> None:
@@ -42,6 +58,7 @@ def test_a_job_that_kills_its_workers_becomes_a_dead_letter_and_its_neighbours_a
     deaths = cluster.log.read_text()[known:].count("worker poisoned 0 ended with status -9")
     assert deaths == 4, "one in company, three alone"
 
+    assert [letter["job"]["id"] for letter in _buried(cluster)] == [poison["id"]], "for consumers of other systems"
     assert poison["id"] in _dead(cluster, "list", "--model", "poisoned")
     again = _dead(cluster, "retry", poison["id"]).split()[-1]
     canceled = answered(urllib.request.Request(f"{cluster.url}/api/jobs/{again}/cancel", method="POST"))

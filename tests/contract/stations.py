@@ -16,7 +16,7 @@ from sfumato.core.ports import Broker
 __all__ = ["Kind", "SqliteStation", "Station", "brokers", "in_loop"]
 
 P = ParamSpec("P")
-Kind = Literal["jobs", "work", "events"]
+Kind = Literal["jobs", "work", "events", "dead"]
 
 
 class Station(Protocol):
@@ -65,6 +65,7 @@ class SqliteStation:
             "jobs": "SELECT body FROM log WHERE model = ? ORDER BY position",
             "events": "SELECT body FROM log WHERE model = ? ORDER BY position",
             "work": "SELECT body FROM work WHERE model = ? ORDER BY number",
+            "dead": "SELECT body FROM dead WHERE model = ? ORDER BY rowid",
         }[kind]
         with self._connect(kind) as connection:
             return [body for (body,) in connection.execute(statement, (model,))]

@@ -5,11 +5,11 @@ import json
 import time
 
 from sfumato.core.events import Unreadable
-from sfumato.core.job import Work
+from sfumato.core.job import DeadLetter, Outcome, Problem, State, Work
 from sfumato.core.ports import Received, WorkReceiver
 from tests.contract.children import MODEL, child, keep_receiving
 from tests.contract.stations import Station, brokers, in_loop
-from tests.support import eventually, make_job
+from tests.support import NOW, eventually, job_id, make_job
 
 
 def _work(number: int, lane: int) -> Work:
@@ -52,6 +52,20 @@ async def test_work_is_stored_when_hand_out_returns(station: Station) -> None:
 
         bodies = {_work(1, 0).model_dump_json(), _work(2, 1).model_dump_json()}
         assert set(station.stored("work", MODEL)) == bodies
+
+
+@in_loop
+async def test_a_dead_letter_is_stored_when_bury_returns_and_nobody_receives_it(station: Station) -> None:
+    problem = Problem(slug="dead-letter", title="The job ends its workers", detail="three died")
+    outcome = Outcome(job_id=job_id(1), state=State.FAILED, at=NOW, error=problem)
+    letter = DeadLetter(job=make_job(1), outcome=outcome)
+    async with brokers(station, 1) as (broker,):
+        queue = broker.work(MODEL)
+
+        await queue.bury(letter)
+
+        assert list(station.stored("dead", MODEL)) == [letter.model_dump_json()]
+        assert await queue.receive(limit=10, wait_s=0.1) == []
 
 
 @in_loop

@@ -47,6 +47,41 @@ async def _process(supervisor: Supervisor) -> Process | None:
     return supervisor.children["sleeper"].process
 
 
+LEADER = """
+import pathlib, subprocess, sys
+left = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+pathlib.Path(sys.argv[1]).write_text(str(left.pid))
+left.wait()
+"""
+
+
+def test_what_a_killed_server_leaves_behind_ends_before_its_successor_starts(tmp_path: Path) -> None:
+    told = tmp_path / "left"
+
+    async def left_behind() -> tuple[int, int]:
+        supervisor = Supervisor({}, lifeline=0, metrics_dir=tmp_path)
+        command = (sys.executable, "-c", LEADER, str(told))
+        supervisor.start(Role("server", command, stops=0, grace_s=1.0, ours=False))
+        first = await eventually(lambda: asyncio.to_thread(_written, told))
+        told.unlink()
+        leader = supervisor.children["server"].process
+        assert leader is not None
+        leader.kill()
+        second: int = await eventually(lambda: asyncio.to_thread(_written, told))
+        await supervisor.stop_all()
+        return first, second
+
+    first, second = asyncio.run(left_behind())
+
+    assert first != second
+    poll(lambda: not alive(first) and not alive(second))
+
+
+def _written(file: Path) -> int:
+    text = file.read_text() if file.exists() else ""
+    return int(text) if text else 0
+
+
 PARENT = """
 import asyncio, pathlib, sys
 from sfumato.supervisor.keeping import Role, Supervisor

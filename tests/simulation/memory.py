@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from sfumato.core.errors import AlreadyExists, Deposed, NotFound
 from sfumato.core.events import Event, JobEvent, JobRow, Unreadable, advance, decode_event, decode_job, new_row
-from sfumato.core.job import Job, Outcome, State, Work
+from sfumato.core.job import DeadLetter, Job, Outcome, State, Work
 from sfumato.core.ports import Batch, BlobHead, JobPage, JobQuery, Lead, Logged, Received, RowChange
 
 __all__ = ["MemoryBlobs", "MemoryBroker", "MemoryOutcomes", "MemoryRows", "World"]
@@ -33,6 +33,7 @@ class _Topics:
     leader_seen: float = 0.0
     events: list[str] = field(default_factory=list)
     work: dict[int, Work] = field(default_factory=dict)
+    dead: list[DeadLetter] = field(default_factory=list)
     holders: dict[int, object] = field(default_factory=dict)
     held_since: dict[int, int] = field(default_factory=dict)
     seen: dict[object, float] = field(default_factory=dict)
@@ -165,6 +166,11 @@ class MemoryWork:
         for work in works:
             self._topic.work[next(self._world.sequence)] = work
         await self._world.io("handed out")
+
+    async def bury(self, letter: DeadLetter) -> None:
+        await self._world.io("bury")
+        self._topic.dead.append(letter)
+        await self._world.io("buried")
 
     @property
     def lanes(self) -> frozenset[int]:

@@ -12,11 +12,12 @@ from typing import TypeVar
 
 from sfumato.core.errors import TransientError
 from sfumato.core.events import Alive, Ended, Running, decode_event, decode_job
-from sfumato.core.job import Job, Priority, State, uuid7
+from sfumato.core.job import Job, Outcome, Priority, State, uuid7
 from sfumato.core.params import ModelRules, ParamsRequest, Shape
 from sfumato.core.ports import Received
 from sfumato.core.retry import RetryPolicy
 from sfumato.dispatcher.dispatcher import Dispatcher
+from sfumato.dispatcher.ledger import DEAD_LETTER
 from sfumato.gateway.intake import Given, Intake, Submission
 from sfumato.gateway.pictures import PictureHeader
 from sfumato.models.registry import Model
@@ -288,4 +289,11 @@ class Story:
                 trouble.append(f"the row of {job_id} does not show its outcome")
             if outcome.picture is not None and outcome.picture.key not in self.world.blobs:
                 trouble.append(f"{job_id} succeeded without a picture")
+        buried = {letter.job.id for letter in self.world.topic("restyle").dead}
+        if buried != {job_id for job_id, outcome in self.world.outcomes.items() if _is_dead_letter(outcome)}:
+            trouble.append("other jobs were buried than those that ended as dead letters")
         return trouble
+
+
+def _is_dead_letter(outcome: Outcome) -> bool:
+    return outcome.error is not None and outcome.error.slug == DEAD_LETTER

@@ -251,6 +251,7 @@ def test_a_job_that_killed_three_workers_alone_is_decided_failed() -> None:
     assert error is not None
     assert error.slug == "dead-letter"
     assert [event.outcome.error for event in site.told(Ended)] == [error]
+    assert [(letter.job, letter.outcome.error) for letter in site.topic.dead] == [(make_job(1), error)]
 
 
 def test_standing_is_told_when_it_changed_at_most_once_a_second() -> None:

@@ -25,7 +25,7 @@ DAY_S: Final = 86_400.0
 
 
 class KafkaBroker:
-    """Opens logs and queues as topics `<prefix>.jobs|work|events.<slug>` (core.ports.Broker), made when missing.
+    """Opens logs and queues as topics `<prefix>.jobs|work|events|dead.<slug>` (core.ports.Broker), made when missing.
 
     `replication` is the number of copies of each message; one broker less may be there for a message to be taken.
     A model's work has `work_partitions` lanes: no more workers than that get work at the same time. A reader or
@@ -107,7 +107,8 @@ class KafkaBroker:
         return end
 
     def work(self, model: str) -> KafkaWork:
-        end = KafkaWork(self._of_work(model), self._topics, self._producer, self._groups)
+        dead = Topic(f"{self._prefix}.dead.{model}", 1, self._log_keep_s)
+        end = KafkaWork(self._of_work(model), dead, self._topics, self._producer, self._groups)
         self._ends.append(end)
         return end
 

@@ -13,7 +13,7 @@ from sfumato.broker.kafka_thread import Keeper, Not
 from sfumato.broker.kafka_topics import Topic, Topics
 from sfumato.broker.offsets import OffsetTracker
 from sfumato.core.events import decode_work
-from sfumato.core.job import Work
+from sfumato.core.job import DeadLetter, Work
 from sfumato.core.ports import Received
 
 __all__ = ["KafkaWork"]
@@ -170,9 +170,9 @@ class _Acknowledge:
 class KafkaWork:
     """One process's end of a model's work queue (core.ports.WorkQueue)."""
 
-    def __init__(self, topic: Topic, topics: Topics, producer: KafkaProducer, groups: Groups) -> None:
+    def __init__(self, topic: Topic, dead: Topic, topics: Topics, producer: KafkaProducer, groups: Groups) -> None:
         self.takeover_s = groups.takeover_s
-        self._topic, self._topics, self._producer, self._groups = topic, topics, producer, groups
+        self._topic, self._dead, self._topics, self._producer, self._groups = topic, dead, topics, producer, groups
         self._keeper = Keeper(f"receiver of {topic.name}", _Lanes(topics, topic.name, groups.takeover_s))
         self._held: frozenset[int] = frozenset()
         self._calls = self._heard = 0
@@ -185,6 +185,9 @@ class KafkaWork:
         if works:
             records = [Record(work.model_dump_json().encode(), partition=work.lane) for work in works]
             await self._producer.send(self._topic, records)
+
+    async def bury(self, letter: DeadLetter) -> None:
+        await self._producer.send(self._dead, [Record(letter.model_dump_json().encode(), letter.job.id)])
 
     async def receive(self, limit: int, wait_s: float) -> Sequence[Received]:
         await self._topics.ready(self._topic)

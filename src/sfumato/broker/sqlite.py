@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from sfumato.broker.sqlite_logs import LOG_SCHEMA, READERS_SCHEMA, SqliteEvents, SqliteJobs, trim_events, trim_jobs
-from sfumato.broker.sqlite_work import WORK_SCHEMA, SqliteWork
+from sfumato.broker.sqlite_work import WORK_SCHEMA, SqliteWork, trim_dead
 from sfumato.sqlite.file import SqliteFile
 
 __all__ = ["SqliteBroker"]
@@ -51,7 +51,8 @@ class SqliteBroker:
 
     async def trim(self, before: float) -> int:
         """Delete log entries older than `before` (Unix seconds), of the jobs only decided ones; how many."""
-        return await trim_jobs(self._queue, before) + await trim_events(self._events, before)
+        trimmed = await trim_jobs(self._queue, before) + await trim_dead(self._queue, before)
+        return trimmed + await trim_events(self._events, before)
 
     async def close(self) -> None:
         """Close every end, finish what is being written, and let go of the files."""

@@ -12,12 +12,12 @@ from uuid import uuid4
 
 from sfumato.core.errors import TransientError
 from sfumato.core.events import decode_work
-from sfumato.core.job import Work
+from sfumato.core.job import DeadLetter, Work
 from sfumato.core.ports import Received
 from sfumato.sqlite.file import SqliteFile
 from sfumato.sqlite.wakeup import Bell, look_until
 
-__all__ = ["WORK_SCHEMA", "SqliteWork"]
+__all__ = ["WORK_SCHEMA", "SqliteWork", "trim_dead"]
 
 # No index but the keys: what is handed out and not acknowledged is a few rows for each worker.
 WORK_SCHEMA: Final = """
@@ -35,6 +35,11 @@ CREATE TABLE IF NOT EXISTS lanes (
     seen REAL NOT NULL,             -- Unix seconds of the holder's last sign
     PRIMARY KEY (model, lane)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead (
+    model TEXT NOT NULL,
+    at REAL NOT NULL,               -- Unix seconds of its outcome
+    body TEXT NOT NULL              -- JSON of the dead letter
+);
 """
 HAND_OUT: Final = "INSERT INTO work (model, lane, left_over, body) VALUES (?, ?, 0, ?)"
 RENEW: Final = "UPDATE lanes SET seen = ? WHERE model = ? AND lane = ? AND holder = ?"
@@ -60,6 +65,8 @@ ACKNOWLEDGE: Final = """
 DELETE FROM work WHERE number = ?1 AND model = ?2 AND lane = ?3
 AND EXISTS (SELECT 1 FROM lanes WHERE model = ?2 AND lane = ?3 AND holder = ?4)
 """
+DEAD: Final = "INSERT INTO dead (model, at, body) VALUES (?, ?, ?)"
+TRIM_DEAD: Final = "DELETE FROM dead WHERE at < ?"
 GIVE_UP: Final = "DELETE FROM lanes WHERE model = ? AND lane = ? AND holder = ?"
 
 
@@ -99,6 +106,10 @@ class SqliteWork:
 
         if rows:
             await self._file.write(run, rings=self._topic)
+
+    async def bury(self, letter: DeadLetter) -> None:
+        row = (self._model, letter.outcome.at, letter.model_dump_json())
+        await self._file.write(lambda connection: connection.execute(DEAD, row).rowcount)
 
     async def receive(self, limit: int, wait_s: float) -> Sequence[Received]:
         return await look_until(self._bell, lambda: self._receive(limit), wait_s)
@@ -157,3 +168,8 @@ class SqliteWork:
         self._lane = None
         with contextlib.suppress(TransientError):
             await self._file.write(lambda connection: connection.execute(GIVE_UP, values).rowcount, rings=self._topic)
+
+
+async def trim_dead(file: SqliteFile, before: float) -> int:
+    """Delete dead letters older than `before` (Unix seconds); how many."""
+    return await file.write(lambda connection: connection.execute(TRIM_DEAD, (before,)).rowcount)

@@ -197,6 +197,14 @@ class Outcome(Frozen):
         return cls(job_id=job_id, state=State.FAILED, attempt=attempt, at=now, error=error)
 
 
+class DeadLetter(Frozen):
+    """A job that was given up and the outcome that says why, for whoever looks into such jobs from outside."""
+
+    version: int = VERSION
+    job: Job
+    outcome: Outcome
+
+
 def model_slug(name: str) -> str:
     """A model's name as it may stand in topic and metric names: lower case letters, digits and dashes."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

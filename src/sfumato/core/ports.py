@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from sfumato.core.events import Event, JobEvent, JobRow, Unreadable
-from sfumato.core.job import Job, Outcome, State, Work
+from sfumato.core.job import DeadLetter, Job, Outcome, State, Work
 
 __all__ = [
     "METADATA_LIMIT_BYTES",
@@ -164,6 +164,10 @@ class WorkSender(Protocol):
 
     async def hand_out(self, works: Sequence[Work]) -> None:
         """Put each into its lane, in order; durable when this returns."""
+        ...
+
+    async def bury(self, letter: DeadLetter) -> None:
+        """Put it where others find it; nothing here reads it. Durable when this returns; twice is harmless."""
         ...
 
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 from sfumato.config import Settings
 from sfumato.core.errors import Deposed, TransientError
 from sfumato.core.events import Ended, Event, Standing, Unreadable
-from sfumato.core.job import Job
+from sfumato.core.job import DeadLetter, Job
 from sfumato.core.ports import Batch, EventLog, JobsReader, Lead, Logged, Outcomes, WorkSender
-from sfumato.dispatcher.ledger import Ledger
+from sfumato.dispatcher.ledger import DEAD_LETTER, Ledger
 from sfumato.models.registry import Registry
 from sfumato.observability import bound_log, count, gauge, setup_logging
 from sfumato.process import run, stop_on_signals
@@ -159,13 +159,15 @@ class Dispatcher:
             self._ledger.apply(end, now)
 
     async def _decide(self, ours: Ended) -> Ended:
-        """The end that holds; ours is counted when it won."""
-        holds = await self._outcomes.decide(ours.outcome)
+        """The end that holds; ours is counted when it won. A dead letter is buried before anybody is told of it."""
+        job, holds = self._ledger.job(ours.job_id), await self._outcomes.decide(ours.outcome)
+        if holds.error is not None and holds.error.slug == DEAD_LETTER:
+            await self._work.bury(DeadLetter(job=job, outcome=holds))
         if holds == ours.outcome and holds.error is not None:
             log.warning("job %s: %s", ours.job_id, holds.error.detail)
             expired = holds.error.slug == "expired"
             count("sfumato_expired_total" if expired else "sfumato_dead_letters_total", model=self._model)
-            count("sfumato_outcomes_total", model=self._ledger.model_of(ours.job_id), state=holds.state)
+            count("sfumato_outcomes_total", model=job.model, state=holds.state)
         return ours.model_copy(update={"outcome": holds})
 
     async def _hand_out(self, now: float) -> None:
