@@ -85,6 +85,8 @@ class Access:
             # After a seek the fetch under way is waited for, so it also bounds what a seek costs.
             "fetch.wait.max.ms": 100,
             "queued.min.messages": 1_000,
+            # By default a client that has so many fetches none for a second, also when they are gone at once.
+            "fetch.queue.backoff.ms": 10,
             "queued.max.messages.kbytes": _CONSUMER_BUFFER_KIB,
             "fetch.message.max.bytes": 1_048_576,
         }
