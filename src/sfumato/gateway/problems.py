@@ -32,6 +32,7 @@ __all__ = [
     "install",
     "problem_of",
     "problem_type",
+    "unforeseen",
 ]
 
 PROBLEM_TYPE: Final = "application/problem+json"
@@ -190,5 +191,10 @@ def _in_our_words(request: Request, error: Exception) -> Exception:
 
 
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    return unforeseen(request, error)
+
+
+def unforeseen(request: Request, error: Exception) -> JSONResponse:
+    """The answer to what should not have happened, which is logged."""
     log.error("%s %s", request.method, request.url.path, exc_info=error)
     return answer(error)
