@@ -1,18 +1,19 @@
 """From settings to ports: the one place that chooses which broker and which stores a role talks to."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from sfumato.config import Settings
-from sfumato.core.errors import TransientError
+from sfumato.core.errors import SfumatoError, TransientError, UnusableStore
 from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRecorder, JobRows, Outcomes
+from sfumato.storage import schema
 from sfumato.storage.database import Database
 from sfumato.storage.jobs import SqlJobs
 
-__all__ = ["JobStore", "ObjectStore", "Ports", "check_logs", "open_ports"]
+__all__ = ["JobStore", "ObjectStore", "Ports", "check_logs", "open_ports", "servers_asked"]
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,50 @@ async def check_logs(broker: Broker, settings: Settings, models: Sequence[str]) 
             )
         except TransientError as error:
             log.warning("how long Kafka keeps its logs could not be looked at: %s", error.detail)
+
+
+async def servers_asked(settings: Settings) -> Sequence[tuple[str, str]]:
+    """Each server that the settings name, and what is wrong with it ("" when it answers as it should)."""
+    asked: list[tuple[str, Coroutine[Any, Any, object]]] = []
+    if settings.kafka_servers:
+        asked.append((f"Kafka at {settings.kafka_servers}", _reach_kafka(settings)))
+    if settings.s3_place is not None:
+        asked.append((f"bucket {settings.s3_bucket} at {settings.s3_place.address}", _reach_bucket(settings)))
+    if settings.database_url.get_secret_value():
+        asked.append(("PostgreSQL", _reach_database(settings)))
+    return [(name, await _trouble_of(question)) for name, question in asked]
+
+
+async def _reach_kafka(settings: Settings) -> None:
+    from sfumato.broker.kafka import KafkaBroker
+
+    broker = _broker(settings)
+    try:
+        if isinstance(broker, KafkaBroker):
+            await broker.reach()
+    finally:
+        await broker.close()
+
+
+async def _reach_bucket(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        await _objects(settings, stack)
+
+
+async def _reach_database(settings: Settings) -> None:
+    found = await schema.schema_of(settings.rows_address)
+    if found.advice:
+        raise UnusableStore(found.advice)
+
+
+async def _trouble_of(question: Coroutine[Any, Any, object]) -> str:
+    try:
+        await question
+    except SfumatoError as error:
+        return error.detail
+    except ImportError as error:
+        return f"{error.name} is not installed"
+    return ""
 
 
 async def _objects(settings: Settings, stack: AsyncExitStack) -> tuple[ObjectStore, Outcomes]:

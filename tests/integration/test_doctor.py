@@ -41,6 +41,28 @@ def test_a_machine_that_is_ready_is_told_so(tmp_path: Path, port: int, capsys: p
     assert not (tmp_path / "data").exists()
 
 
+def test_servers_that_the_settings_name_and_that_do_not_answer_are_told(
+    tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = {
+        "KAFKA_SERVERS": f"127.0.0.1:{port}",
+        "S3_BUCKET": "b",
+        "S3_ENDPOINT": f"http://127.0.0.1:{port}",
+        "S3_ACCESS_KEY_ID": "k",
+        "S3_SECRET_ACCESS_KEY": "s",
+        "DATABASE_URL": f"postgresql://a:secret@127.0.0.1:{port}/x",
+    }
+    for name, value in nobody.items():
+        monkeypatch.setenv(f"SFUMATO_{name}", value)
+
+    assert examine(tmp_path, port) == 1
+
+    told = capsys.readouterr().out
+    for server in (f"✗ Kafka at 127.0.0.1:{port}", "✗ bucket b at", "✗ PostgreSQL"):
+        assert server in told
+    assert "secret" not in told
+
+
 def test_a_port_in_use_is_told(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -91,14 +92,15 @@ def measure(playing: Play, plan: Plan, rules: ModelRules) -> list[Row]:
     """All policies under all traffics at all rates of the plan."""
     make = functools.partial(traffic.make, shapes=rules.shapes, steps=plan.steps, count=plan.requests, seed=SEED)
     rows: list[Row] = []
+    told = Console(stderr=True)
     for kind in TRAFFICS:
         waiting = make(kind, per_s=EVERYTHING_AT_ONCE_PER_S)
         playing(waiting[:4], POLICIES["step-level"](plan.rows, 0.0), plan.rows)  # the first calls of a model are slow
         capacity = {
             policy: _middle_rate(playing(waiting, make_rule(plan.rows, 0.0), plan.rows))
-            for policy, make_rule in POLICIES.items()
+            for policy, make_rule in track(POLICIES.items(), f"traffic {kind}, capacity", console=told, transient=True)
         }
-        for rate in track(plan.rates, f"traffic {kind}", transient=True):
+        for rate in track(plan.rates, f"traffic {kind}", console=told, transient=True):
             requests = make(kind, per_s=rate * capacity["step-level"])
             for policy in POLICIES:
                 throughput, p50_s, p99_s = _at_best(playing, plan, policy, requests)

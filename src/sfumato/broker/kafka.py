@@ -63,6 +63,10 @@ class KafkaBroker:
         self._groups = Groups(self._access, self._topics, takeover_s, group_protocol)
         self._ends: list[KafkaJobs | KafkaWork | KafkaEvents] = []
 
+    async def reach(self) -> None:
+        """Ask Kafka anything. Raises TransientError when it does not answer, UnusableStore for wrong settings."""
+        await self._topics.listed()
+
     async def check(
         self, models: Iterable[str], *, job_wait_s: float, input_keep_s: float, result_keep_s: float
     ) -> None:

@@ -109,6 +109,13 @@ class Topics:
         await self.ready(topic)
         return await asyncio.to_thread(self.ends, topic.name)
 
+    async def listed(self) -> None:
+        """Have all topics listed. Raises TransientError when Kafka does not answer."""
+        try:
+            await asyncio.to_thread(self.admin.list_topics, timeout=ANSWER_S)
+        except KafkaException as error:
+            raise trouble("answer", error) from error
+
     async def close(self) -> None:
         """Give up what is being made."""
         self._closing.set()

@@ -17,6 +17,7 @@ from sfumato.core.errors import SfumatoError
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130
+SENDING = (["submit"], ["watch"], ["get"])
 
 app = typer.Typer(
     name="sfumato",
@@ -61,7 +62,9 @@ def main(arguments: Sequence[str] | None = None, transport: Any = None) -> int:
         app(arguments, prog_name="sfumato", obj=transport)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            sys.stderr.write("sfumato: interrupted. Jobs that were accepted go on; see them with: sfumato jobs\n")
+            words = list(sys.argv[1:] if arguments is None else arguments)
+            jobs_go_on = " Jobs that were accepted go on; see them with: sfumato jobs" if words[:1] in SENDING else ""
+            sys.stderr.write(f"sfumato: interrupted.{jobs_go_on}\n")
         return end.code if isinstance(end.code, int) else 1
     except SfumatoError as error:
         sys.stderr.write(f"sfumato: {explained(error)}\n")

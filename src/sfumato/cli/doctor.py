@@ -1,5 +1,6 @@
 """The verb `doctor`: is this machine ready to run the service, and if not, what to change."""
 
+import asyncio
 import shutil
 import socket
 import sys
@@ -41,7 +42,7 @@ def doctor(
     data_dir: Annotated[Path | None, typer.Option(help="Data folder to look at.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to look at.")] = None,
 ) -> None:
-    """Check the data folder, disk space, models and port."""
+    """Check the data folder, disk space, models, servers and port."""
     from sfumato.config import load_settings
 
     found = list(findings(load_settings(data_dir=data_dir, port=port)))
@@ -55,6 +56,7 @@ def findings(settings: "Settings") -> Iterator[Finding]:
     yield _folder(settings.data_dir.absolute())
     yield _disk(settings.data_dir.absolute())
     yield from _models(settings)
+    yield from _servers(settings)
     yield _port(settings.host, settings.port)
 
 
@@ -86,6 +88,13 @@ def _models(settings: "Settings") -> Iterator[Finding]:
     yield Finding(True, f"models {', '.join(registry.names())}")
     for name, trouble in registry.troubles.items():
         yield Finding(False, f"model {name}", trouble)
+
+
+def _servers(settings: "Settings") -> Iterator[Finding]:
+    from sfumato.wiring import servers_asked
+
+    for name, trouble in asyncio.run(servers_asked(settings)):
+        yield Finding(not trouble, name if trouble else f"{name} answers", trouble)
 
 
 def _port(host: str, port: int) -> Finding:

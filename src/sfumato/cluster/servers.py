@@ -14,6 +14,7 @@ from sfumato.cluster.s3 import new_place
 from sfumato.cluster.seaweedfs import seaweedfs
 from sfumato.cluster.server import Recipe, free_ports
 from sfumato.storage.s3_place import S3Place
+from sfumato.supervisor.place import CannotStart
 
 __all__ = ["Servers", "Store", "planned"]
 
@@ -35,9 +36,16 @@ def planned(folder: Path, store: Store, brokers: Literal[1, 3]) -> Servers:
     """Kafka, an object store and PostgreSQL over `folder`, on free ports; new folders are made ready (seconds).
 
     Raises:
+        CannotStart: the folder belongs to a cluster of another size.
         ServerMissing: a server is not on this machine; the message says how to get it.
         ServerSilent: a folder could not be made ready.
     """
+    there = len(list(folder.glob("kafka-*")))
+    if there not in (0, brokers):
+        raise CannotStart(
+            f"{folder} belongs to a cluster of {there} Kafka broker{'s' * (there > 1)}, which can't become {brokers}. "
+            f"Run it with --brokers {there}, or choose another --data-dir."
+        )
     s3_port, postgres_port, *kafka_ports = free_ports(2 + brokers * PORTS_A_BROKER)
     place = new_place(s3_port)
     nodes = {node: tuple(kafka_ports[(node - 1) * PORTS_A_BROKER :][:PORTS_A_BROKER]) for node in range(1, brokers + 1)}

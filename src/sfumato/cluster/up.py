@@ -7,6 +7,7 @@ asked until they are ready; then the roles, over the settings that name them; th
 import asyncio
 import logging
 import os
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -57,6 +58,7 @@ async def _run(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
         roles: Supervisor | None = None
         try:
             plan = await asyncio.to_thread(planned, folder, store, brokers)
+            await asyncio.to_thread(_write_environment, folder / "env", plan)
             await _start(servers, plan.recipes, folder, stops=0)
             settings = _named(settings, plan)
             await schema.upgrade(settings.rows_address)
@@ -75,6 +77,7 @@ async def _run(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
             await say_when_ready(address_of("127.0.0.1", settings.port))
             for name, address in plan.addresses.items():
                 log.info("%s is at %s", name, address)
+            log.info("other verbs reach it with: set -a; . %s; set +a", folder / "env")
             log.info("the whole took %.1f s; logs of the servers are in %s", time.monotonic() - began, folder / "logs")
             await following
             await servers.stop(["nginx"], within_s=3.0)
@@ -83,6 +86,14 @@ async def _run(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
                 await roles.stop_all()
             await servers.stop_all()
     return 0
+
+
+def _write_environment(file: Path, plan: Servers) -> None:
+    """The settings with which `sfumato db`, `storage` and roles started by hand find the servers; passwords in it."""
+    file.unlink(missing_ok=True)
+    file.touch(mode=0o600)
+    values = {f"SFUMATO_{name.upper()}": value for name, value in plan.settings.items()}
+    file.write_text("".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items()))
 
 
 def _named(settings: Settings, plan: Servers) -> Settings:
