@@ -184,7 +184,7 @@ class Seldom(logging.Filter):
 
 
 def _text(record: logging.LogRecord) -> str:
-    return f"{record.getMessage()} {_bound.get()}"
+    return f"{record.getMessage()} {_bound.get()} {record.exc_info and record.exc_info[1]!r}"
 
 
 def setup_logging(role: str, level: str, form: str) -> None:

@@ -66,7 +66,21 @@ def test_while_postgresql_is_away_jobs_are_accepted_and_made_and_their_rows_catc
     ledger.assert_all_succeeded(10)
 
 
-@pytest.mark.parametrize(("name", "within_s"), [("dispatcher", TAKEOVER_S + 4), ("kafka", 25.0)])
+def test_while_a_gateway_is_down_the_other_one_answers(cluster: Cluster) -> None:
+    ledger, took_s = Ledger(cluster.url, "quick", "one gateway"), []
+    old = cluster.kill("gateway")
+    for number in range(20):
+        begin = time.monotonic()
+        ledger.submit(number)
+        took_s.append(time.monotonic() - begin)
+    ledger.settle(within_s=20)
+
+    assert max(took_s) < 2.0, "a gateway needs longer than that to start"
+    ledger.assert_all_succeeded(20)
+    poll(lambda: len(cluster.pids("gateway")) == 2 and old not in cluster.pids("gateway"))
+
+
+@pytest.mark.parametrize(("name", "within_s"), [("dispatcher", TAKEOVER_S + 4), ("kafka", 20.0)])
 def test_hand_outs_go_on_soon_after_a_crash(cluster: Cluster, name: str, within_s: float) -> None:
     """Measured on an idle machine of two cores: 3.8 s after the dispatcher's, 3 s after Kafka is ready again (9 s)."""
     ledger = Ledger(cluster.url, "quick", f"{name} died")

@@ -10,12 +10,12 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
 from sfumato.cluster.nginx import nginx
-from sfumato.cluster.server import Recipe, ServerSilent
+from sfumato.cluster.server import Recipe, ServerSilent, free_ports
 from sfumato.cluster.servers import Servers, Store, planned
 from sfumato.config import Settings, child_environment, inherited_environment
 from sfumato.models.registry import Registry
@@ -53,7 +53,7 @@ def up(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
 async def _run(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
     began, folder = time.monotonic(), settings.data_dir / "cluster"
     stop = stop_on_signals()
-    with _lifeline() as lifeline, ExitStack() as sockets:
+    with _lifeline() as lifeline:
         servers = Supervisor(inherited_environment(), lifeline)
         roles: Supervisor | None = None
         try:
@@ -66,7 +66,7 @@ async def _run(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
             registry.keep(settings.last_models_file)
             settings = settings.model_copy(update={"live_workers": max(1, settings.workers * len(registry.names()))})
             roles = Supervisor(child_environment(settings), lifeline, settings.metrics_dir)
-            gateways = [_start_gateway(roles, number, sockets) for number in range(GATEWAYS)]
+            gateways = [_start_gateway(roles, *each) for each in enumerate(free_ports(GATEWAYS))]
             roles.start(Role("dispatcher", of_ours("dispatcher"), stops=1, grace_s=2.0))
             roles.start(Role("recorder", of_ours("recorder"), stops=3, grace_s=2.0))
             following = asyncio.create_task(follow_models(roles, registry, settings, stop))
@@ -138,13 +138,15 @@ def _end_of(log_file: Path) -> str:
     return log_file.read_text("utf-8", "replace")[-TAIL_CHARS:] if log_file.exists() else ""
 
 
-def _start_gateway(roles: Supervisor, number: int, sockets: ExitStack) -> str:
-    """Start a gateway on a port of its own, which stays bound while it restarts; its host:port."""
-    listener = sockets.enter_context(listen("127.0.0.1", 0))
-    fd = listener.fileno()
-    command = of_ours("gateway", "--fd", str(fd))
-    roles.start(Role(f"gateway {number}", command, stops=0, grace_s=3.0, fds=(fd,)))
-    return f"127.0.0.1:{listener.getsockname()[1]}"
+def _start_gateway(roles: Supervisor, number: int, port: int) -> str:
+    """Start a gateway on a port of its own; its host:port.
+
+    It opens the port itself: while it restarts, nginx is refused there and asks the other one at once. Held open by
+    this parent, requests would wait for it to come back.
+    """
+    place = (("SFUMATO_HOST", "127.0.0.1"), ("SFUMATO_PORT", str(port)))
+    roles.start(Role(f"gateway {number}", of_ours("gateway"), stops=0, grace_s=3.0, environment=place))
+    return f"127.0.0.1:{port}"
 
 
 @contextmanager
