@@ -16,8 +16,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, function: str, answer
     """Put a function that only remembers its arguments into `module`, without loading what the real one loads."""
     calls: list[Any] = []
 
-    def remember(*arguments: Any) -> int | str:
-        calls.append(arguments)
+    def remember(*arguments: Any, **named: Any) -> int | str:
+        calls.append((*arguments, *named.values()))
         return answer
 
     fake: Any = ModuleType(module)
@@ -89,7 +89,10 @@ def test_a_role_is_run_with_its_settings_and_gives_the_status(
 @pytest.mark.parametrize(
     ("module", "words", "given"),
     [
-        ("sfumato.bench.overhead", ["overhead"], (None,)),
+        ("sfumato.bench.overhead", ["overhead"], (None, False)),
+        ("sfumato.bench.overhead", ["overhead", "--cluster"], (None, True)),
+        ("sfumato.bench.accept", ["accept", "--json", "rows.json"], (Path("rows.json"),)),
+        ("sfumato.bench.dispatch", ["dispatch"], (None,)),
         ("sfumato.bench.engine", ["engine"], ("simulated", None)),
         ("sfumato.bench.engine", ["engine", "--backend", "onnx", "--json", "rows.json"], ("onnx", Path("rows.json"))),
     ],
