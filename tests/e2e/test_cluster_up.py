@@ -226,6 +226,6 @@ def test_what_is_missing_is_named_with_what_to_do(tmp_path: Path) -> None:
         check=False,
     )
     assert ended.returncode == 1
-    assert "there is no Apache Kafka in" in ended.stderr
+    assert "Apache Kafka is not on this machine" in ended.stderr
     assert "set KAFKA_HOME" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -17,7 +17,6 @@ from sfumato.core.params import ModelRules, ParamsRequest, Shape
 from sfumato.core.ports import Received
 from sfumato.core.retry import RetryPolicy
 from sfumato.dispatcher.dispatcher import Dispatcher
-from sfumato.dispatcher.ledger import DEAD_LETTER
 from sfumato.gateway.intake import Given, Intake, Submission
 from sfumato.gateway.pictures import PictureHeader
 from sfumato.models.registry import Model
@@ -296,4 +295,4 @@ class Story:
 
 
 def _is_dead_letter(outcome: Outcome) -> bool:
-    return outcome.error is not None and outcome.error.slug == DEAD_LETTER
+    return outcome.error is not None and outcome.error.slug == "dead-letter"

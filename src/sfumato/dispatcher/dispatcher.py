@@ -17,7 +17,7 @@ from sfumato.core.errors import Deposed, TransientError
 from sfumato.core.events import Ended, Event, Standing, Unreadable
 from sfumato.core.job import DeadLetter, Job
 from sfumato.core.ports import Batch, EventLog, JobsReader, Lead, Logged, Outcomes, WorkSender
-from sfumato.dispatcher.ledger import DEAD_LETTER, Ledger
+from sfumato.dispatcher.ledger import Ledger
 from sfumato.models.registry import Registry
 from sfumato.observability import bound_log, count, gauge, setup_logging
 from sfumato.process import run, stop_on_signals
@@ -161,7 +161,7 @@ class Dispatcher:
     async def _decide(self, ours: Ended) -> Ended:
         """The end that holds; ours is counted when it won. A dead letter is buried before anybody is told of it."""
         job, holds = self._ledger.job(ours.job_id), await self._outcomes.decide(ours.outcome)
-        if holds.error is not None and holds.error.slug == DEAD_LETTER:
+        if holds.error is not None and holds.error.slug == "dead-letter":
             await self._work.bury(DeadLetter(job=job, outcome=holds))
         if holds == ours.outcome and holds.error is not None:
             log.warning("job %s: %s", ours.job_id, holds.error.detail)

@@ -43,11 +43,10 @@ from sfumato.dispatcher.order import Order, Ticket
 from sfumato.dispatcher.pace import Pace
 from sfumato.dispatcher.prefix import Prefix
 
-__all__ = ["DEAD_LETTER", "DEATHS_ALONE", "HandOut", "Ledger"]
+__all__ = ["DEATHS_ALONE", "HandOut", "Ledger"]
 
 log = logging.getLogger(__name__)
 
-DEAD_LETTER: Final = "dead-letter"
 DEATHS_ALONE: Final = 3
 """A job is a dead letter when so many workers fell silent while they ran it and nothing else."""
 ENDED_KEPT: Final = 100_000
@@ -330,7 +329,7 @@ class Ledger:
     @staticmethod
     def _dead_letter(entry: _Entry, now: float) -> Ended:
         detail = f"{DEATHS_ALONE} workers died while they ran this job and nothing else; it is not tried again."
-        error = Problem(slug=DEAD_LETTER, title="The job ends its workers", detail=detail)
+        error = Problem(slug="dead-letter", title="The job ends its workers", detail=detail)
         state, job_id = State.FAILED, entry.job.id
         return _ended(entry, Outcome(job_id=job_id, state=state, attempt=entry.attempt, at=now, error=error))
 
