@@ -2,18 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sfumato.bench import accept, dispatch, gateways
-from sfumato.bench.stub_s3 import serve
 from sfumato.cluster.s3 import new_place
-from sfumato.cluster.server import free_ports
+from sfumato.cluster.server import free_ports, running
 from sfumato.core.errors import AlreadyExists, NotFound
 from sfumato.storage.s3 import S3Blobs
+from sfumato.storage.s3_place import S3Place
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
 
@@ -47,16 +46,16 @@ def test_handing_out_is_measured(tmp_path: Path) -> None:
     assert all(row["figure"] > 0 for row in rows if row["wanted"] != "≤ 8")
 
 
-@asynccontextmanager
-async def stub() -> AsyncIterator[S3Blobs]:
+@pytest.fixture
+def stub(tmp_path: Path) -> Iterator[S3Place]:
     (port,) = free_ports(1)
-    async with await serve(port), S3Blobs.open(new_place(port)) as blobs:
-        yield blobs
+    with running(gateways.stub(port), tmp_path / "stub.log"):
+        yield new_place(port)
 
 
-def test_the_stub_keeps_what_is_created_and_refuses_a_second_create() -> None:
+def test_the_stub_keeps_what_is_created_and_refuses_a_second_create(stub: S3Place) -> None:
     async def ask() -> None:
-        async with stub() as blobs:
+        async with S3Blobs.open(stub) as blobs:
             await blobs.put("requests/1", b"first", create_only=True)
             with pytest.raises(AlreadyExists):
                 await blobs.put("requests/1", b"second", create_only=True)
@@ -69,9 +68,9 @@ def test_the_stub_keeps_what_is_created_and_refuses_a_second_create() -> None:
     asyncio.run(ask())
 
 
-def test_the_stub_forgets_what_is_merely_put() -> None:
+def test_the_stub_forgets_what_is_merely_put(stub: S3Place) -> None:
     async def ask() -> None:
-        async with stub() as blobs:
+        async with S3Blobs.open(stub) as blobs:
             await blobs.put("inputs/1", bytes(100_000))
             await blobs.put("inputs/1", bytes(100_000))
             with pytest.raises(NotFound):

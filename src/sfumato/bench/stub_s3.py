@@ -10,7 +10,7 @@ from typing import Final
 
 import uvloop
 
-__all__ = ["KEPT_BYTES", "main", "serve"]
+__all__ = ["KEPT_BYTES", "main"]
 
 KEPT_BYTES: Final = 64 * 1024
 """Most that is kept of an object; what is created create-only (outcomes, requests, probes) is far smaller."""
@@ -94,14 +94,10 @@ class _Connection(asyncio.Protocol):
         return DONE
 
 
-async def serve(port: int) -> asyncio.Server:
-    """Begin to serve on this port of loopback."""
-    kept: dict[bytes, bytes] = {}
-    return await asyncio.get_running_loop().create_server(lambda: _Connection(kept), "127.0.0.1", port)
-
-
 async def _serve(port: int) -> None:
-    await (await serve(port)).serve_forever()
+    kept: dict[bytes, bytes] = {}
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(kept), "127.0.0.1", port)
+    await server.serve_forever()
 
 
 def main(port: int) -> None:
