@@ -43,7 +43,8 @@ def test_handing_out_is_measured(tmp_path: Path) -> None:
     rows = json.loads(file.read_text())
     assert table.row_count == len(rows) == 7
     assert [row["wanted"] for row in rows] == ["", "", "", "≤ 8", "≥ 5,000", "", "≤ 10"]
-    assert all(row["figure"] > 0 for row in rows if row["wanted"] != "≤ 8")
+    # What is a difference may be nothing, or less: these few jobs can be taken over before the session timeout is out.
+    assert all(row["figure"] > 0 for row in rows if not row["wanted"].startswith("≤"))
 
 
 @pytest.fixture
