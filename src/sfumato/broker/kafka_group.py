@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from sfumato.broker.kafka_client import ANSWER_S, polled
 
-__all__ = ["Member"]
+__all__ = ["Member", "silence"]
 
 log = logging.getLogger(__name__)
 
@@ -173,3 +173,11 @@ class Member:
     def leave(self) -> None:
         """Leave the group, so that others get what this one held at once."""
         self._consumer.close()
+
+
+def silence(now: float, asked_at: float, polled_at: float, takeover_s: float) -> str:
+    """Why a member must leave: nobody asked it, or nobody polled it, for `takeover_s`; "" when it may stay. Seconds."""
+    if now - asked_at > takeover_s:
+        # Merely polling it would stay in the group, and block the place for who asks.
+        return "its caller fell silent"
+    return "its thread was stopped for longer than a session" if now - polled_at > takeover_s else ""

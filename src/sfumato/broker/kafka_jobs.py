@@ -9,7 +9,7 @@ from confluent_kafka import KafkaException
 
 from sfumato.broker.kafka_client import Config, trouble
 from sfumato.broker.kafka_follower import KafkaFollower
-from sfumato.broker.kafka_group import Member
+from sfumato.broker.kafka_group import Member, silence
 from sfumato.broker.kafka_producer import KafkaProducer, Record
 from sfumato.broker.kafka_protocol import Groups
 from sfumato.broker.kafka_thread import Keeper, Not
@@ -75,13 +75,9 @@ class _Place:
         if self.member is None:
             return
         now = time.monotonic()
-        if now - self._asked_at > self._takeover_s:
-            # Merely polling it would stay in the group, and block the place for who asks.
-            self.leave("its caller fell silent")
-        elif now - self._polled_at > self._takeover_s:
-            self.leave("its thread was stopped for longer than a session")
-        elif self.member.broken or (self._leads and self.member.assigned.get(ONLY) != self._assignment):
-            self.leave(self.member.broken or "another took over")
+        why = silence(now, self._asked_at, self._polled_at, self._takeover_s) or self.member.broken
+        if why or (self._leads and self.member.assigned.get(ONLY) != self._assignment):
+            self.leave(why or "another took over")
         else:
             self._polled_at = now
             self.member.poll(pause_s)

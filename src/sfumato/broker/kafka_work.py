@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from sfumato.broker.kafka_client import Config
-from sfumato.broker.kafka_group import Member
+from sfumato.broker.kafka_group import Member, silence
 from sfumato.broker.kafka_producer import KafkaProducer, Record
 from sfumato.broker.kafka_protocol import Groups
 from sfumato.broker.kafka_thread import Keeper, Not
@@ -113,12 +113,8 @@ class _Lanes:
         if self.member is None:
             return
         now = time.monotonic()
-        if now - self._asked_at > self._takeover_s:
-            self.leave("its caller fell silent")
-        elif now - self._polled_at > self._takeover_s:
-            self.leave("its thread was stopped for longer than a session")
-        elif self.member.broken:
-            self.leave(self.member.broken)
+        if why := silence(now, self._asked_at, self._polled_at, self._takeover_s) or self.member.broken:
+            self.leave(why)
         else:
             self._polled_at = now
             self.member.poll(pause_s)
