@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from check_jsonschema import main as check_jsonschema
 
 from sfumato.cluster.nginx import BURST_S, RATE_PER_S, max_body_bytes, template
 from sfumato.config import Settings
@@ -45,6 +46,13 @@ def text(node: object) -> Iterator[str]:
             yield from text(value)
     else:
         yield str(node)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_file_keeps_to_the_compose_specification(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        check_jsonschema(["--builtin-schema", "vendor.compose-spec", str(ROOT / file)])
+    assert end.value.code == 0, capsys.readouterr().out
 
 
 @each_service
