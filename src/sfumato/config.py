@@ -107,10 +107,38 @@ class Settings(BaseSettings):
     takeover_s: float = Field(
         3.0, gt=0, description="Silence after which a dispatcher's or worker's place is taken over, in seconds."
     )
+    broken_wait_s: float = Field(
+        600.0, gt=0, description="How long jobs wait for a model that no worker can load before they fail, in seconds."
+    )
     drain_s: float = Field(4.0, gt=0, description="How long a leaving worker may finish what it runs, in seconds.")
     threads: int = Field(0, ge=0, description="CPU threads of one worker's model; 0: the cores shared by all workers.")
-    workers: int = Field(1, ge=0, description="Workers started per model by `sfumato up`.")
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="Most workers of one model, where models.toml doesn't say; by default 1, with GPUs as many as "
+        "there are.",
+    )
+    places: int = Field(
+        0,
+        ge=0,
+        description="Most workers that a host runs at once, of all models together; 0: one for each GPU, without any "
+        "SFUMATO_WORKERS for each model.",
+    )
+    gpus: str = Field(
+        "",
+        validation_alias=AliasChoices("sfumato_gpus", "cuda_visible_devices"),
+        description="GPUs that this host's workers may hold, one each, as CUDA names them, comma separated; by default "
+        "those in CUDA_VISIBLE_DEVICES, else all.",
+    )
     live_workers: int = Field(1, ge=1, description="Workers that share this host's cores; set by `sfumato up`.")
+    scale_down_s: float = Field(
+        300.0, ge=0, description="How long a worker that is not needed any more stays at least, in seconds."
+    )
+    scale_driver: Literal["local", "external"] = Field(
+        "local",
+        description="Who starts the workers that the controller wants: `sfumato up` and `sfumato workers` (`local`), "
+        "or something that asks `/api/scale/{model}`, such as KEDA (`external`).",
+    )
     kafka_servers: str = Field(
         "", description="Kafka brokers to begin with, as `host:port`, comma separated; they name the others."
     )

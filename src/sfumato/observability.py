@@ -77,6 +77,8 @@ METRICS: Final = (
     Metric("sfumato_step_seconds", "histogram", "One model call for one batch.", ("model",)),
     Metric("sfumato_batch_rows", "histogram", "Rows in one model call.", ("model",), ROWS),
     Metric("sfumato_running_jobs", "gauge", "Jobs in the engine.", ("model",)),
+    Metric("sfumato_desired_replicas", "gauge", "Workers that the controller wants.", ("model",)),
+    Metric("sfumato_replicas", "gauge", "Workers that take jobs.", ("model",)),
     Metric("sfumato_recorded_total", "counter", "Changes folded into rows.", ("log",)),
     Metric("sfumato_recorder_lag_seconds", "gauge", "Age of the newest change folded into rows."),
     Metric("sfumato_swept_total", "counter", "Objects, rows and outcomes removed for their age.", ("kind",)),

@@ -3,12 +3,15 @@
 import asyncio
 import ctypes
 import gc
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
-__all__ = ["CAN_NOT_SERVE_STATUS", "die_with_parent", "run", "settle_memory", "stop_on_signals"]
+__all__ = ["CAN_NOT_SERVE_STATUS", "age_s", "die_with_parent", "run", "settle_memory", "stop_on_signals"]
 
 GARBAGE_AFTER: Final = (10_000, 50, 50)
 
@@ -16,6 +19,8 @@ CAN_NOT_SERVE_STATUS = 78
 """Exit status of a process that can't work as it is set up (EX_CONFIG); a fresh one would not do better soon."""
 DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
+
+IMPORTED_AT: Final = time.monotonic()
 
 T = TypeVar("T")
 
@@ -52,6 +57,16 @@ def die_with_parent(sign: signal.Signals = signal.SIGKILL) -> Callable[[], objec
     # Looked up here: between fork and exec nothing may be imported.
     prctl = ctypes.CDLL(None).prctl
     return lambda: prctl(DIE_WITH_PARENT, int(sign))
+
+
+def age_s() -> float:
+    """Seconds since this process was started; where the system doesn't tell, since this module was imported."""
+    try:
+        # Field 22 of proc_pid_stat(5), counted behind the name, which may hold spaces: clock ticks from boot to start.
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return time.monotonic() - IMPORTED_AT
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -9,17 +9,32 @@ from typing import Any, Protocol
 from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError, TransientError, UnusableStore
 from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRecorder, JobRows, Outcomes
+from sfumato.core.scaling import Board, Offers
 from sfumato.storage import schema
 from sfumato.storage.database import Database
 from sfumato.storage.jobs import SqlJobs
+from sfumato.storage.scaling import SqlScaling
 
-__all__ = ["JobStore", "ObjectStore", "Ports", "check_logs", "open_ports", "servers_asked"]
+__all__ = [
+    "JobStore",
+    "ObjectStore",
+    "Ports",
+    "ScalingStore",
+    "check_logs",
+    "open_ports",
+    "open_scaling",
+    "servers_asked",
+]
 
 log = logging.getLogger(__name__)
 
 
 class ObjectStore(Blobs, BlobLinks, BlobSweep, Protocol):
     """The objects, for whoever stores, links and sweeps."""
+
+
+class ScalingStore(Board, Offers, Protocol):
+    """What is decided about workers, for who decides, who acts and who shows it."""
 
 
 class JobStore(JobRows, JobRecorder, Protocol):
@@ -34,6 +49,7 @@ class Ports:
     blobs: ObjectStore
     outcomes: Outcomes
     rows: JobStore
+    scaling: ScalingStore
 
 
 @asynccontextmanager
@@ -45,10 +61,21 @@ async def open_ports(settings: Settings) -> AsyncIterator[Ports]:
     """
     async with AsyncExitStack() as stack:
         blobs, outcomes = await _objects(settings, stack)
-        rows = SqlJobs(await stack.enter_async_context(_database(settings)))
+        database = await stack.enter_async_context(_database(settings))
         broker = _broker(settings)
         stack.push_async_callback(broker.close)
-        yield Ports(broker, blobs, outcomes, rows)
+        yield Ports(broker, blobs, outcomes, SqlJobs(database), SqlScaling(database))
+
+
+@asynccontextmanager
+async def open_scaling(settings: Settings) -> AsyncIterator[ScalingStore]:
+    """What is decided about workers, alone: for a host that runs them.
+
+    Raises:
+        SfumatoError: the database can't be used; the message says why.
+    """
+    async with _database(settings) as database:
+        yield SqlScaling(database)
 
 
 async def check_logs(broker: Broker, settings: Settings, models: Sequence[str]) -> None:

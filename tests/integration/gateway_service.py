@@ -19,6 +19,7 @@ from sfumato.core.job import Job, Outcome, Picture, Problem, State
 from sfumato.gateway.app import create_app
 from sfumato.gateway.context import ObjectStore
 from sfumato.models.registry import Registry
+from tests.memory_scaling import MemoryScaling
 from tests.sample_pictures import picture
 from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryRows, World
 
@@ -54,6 +55,7 @@ class GatewayService:
     client: TestClient
     world: World
     faults: _Faults
+    scaling: MemoryScaling
 
     def submit(self, *, image: bytes | None = None, headers: dict[str, str] | None = None, **query: Any) -> Any:
         """POST /api/diffusion with a good picture and model, unless told otherwise."""
@@ -138,6 +140,7 @@ def gateway_service(
     world = World(clock=time.time, io=faults)
     stores = MemoryBroker(world), blobs(world), MemoryOutcomes(world), MemoryRows(world)
     plain = {"data_dir": folder, "max_upload_bytes": 200_000, "max_input_pixels": 1_000_000, "max_wait_s": 2.0}
-    app = create_app(load_settings(**(plain | settings)), Registry.load(models), *stores)
+    scaling = MemoryScaling(time.time, faults)
+    app = create_app(load_settings(**(plain | settings)), Registry.load(models), *stores, scaling)
     with TestClient(app, raise_server_exceptions=False) as client:
-        yield GatewayService(app, client, world, faults)
+        yield GatewayService(app, client, world, faults, scaling)

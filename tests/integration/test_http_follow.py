@@ -11,6 +11,7 @@ import pytest
 
 from sfumato.core.events import Watched, decode_event
 from sfumato.core.job import State, preview_key
+from sfumato.core.scaling import Decided
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
 from tests.support import job_id, poll
 
@@ -220,28 +221,31 @@ def test_models_say_what_they_allow_and_how_busy_they_are(service: GatewayServic
     assert models[MODEL]["rules"]["samplers"]
 
 
-def test_scale_is_zero_only_when_there_is_nothing_to_do(service: GatewayService) -> None:
-    def desired(model: str = MODEL) -> int:
-        found: int = service.client.get(f"/api/scale/{model}").json()["desired_replicas"]
-        return found
-
-    assert desired() == 0
-    service.accepted()
-    assert desired() == 1
-    service.stand(waiting=0, running=1)
-    assert desired() == 1
-    service.stand(waiting=4_800, seconds_per_job=1.0)
-    assert desired() > 1
-    service.stand(waiting=0)
-    assert desired() == 0
+def test_scale_is_what_the_controller_decided(service: GatewayService) -> None:
+    problem(service.client.get(f"/api/scale/{MODEL}"), 503, "not-decided")
     problem(service.client.get("/api/scale/nope"), 404, "unknown-model")
 
+    service.scaling.decided[MODEL] = Decided(2, "14 jobs wait.", 1_700_000_000.0)
 
-def test_scale_asks_the_rows_when_no_dispatcher_was_heard(service: GatewayService) -> None:
-    service.accepted()
-    service.record()
-    service.app.state.gateway.live.__init__(silent_s=1.0)
-    assert service.client.get(f"/api/scale/{MODEL}").json() == {"desired_replicas": 1}
+    assert service.client.get(f"/api/scale/{MODEL}").json() == {
+        "model": MODEL,
+        "desired_replicas": 2,
+        "workers": 0,
+        "why": "14 jobs wait.",
+        "decided_at": "2023-11-14T22:13:20.000Z",
+    }
+
+
+def test_last_decision_stays_while_the_rows_are_away(service: GatewayService) -> None:
+    service.faults.failing.add("decisions")
+    assert service.client.get(f"/api/scale/{MODEL}").status_code == 503
+    service.faults.failing.clear()
+    service.scaling.decided[MODEL] = Decided(2, "14 jobs wait.", 1_700_000_000.0)
+    service.client.get(f"/api/scale/{MODEL}")
+
+    service.faults.failing.add("decisions")
+
+    assert service.client.get(f"/api/scale/{MODEL}").json()["desired_replicas"] == 2
 
 
 def test_health_readiness_and_status(service: GatewayService) -> None:

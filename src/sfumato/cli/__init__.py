@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli import bench, cluster, db, dead, doctor, jobs, models, roles, storage
+from sfumato.cli import bench, cluster, db, dead, doctor, explain, jobs, models, roles, storage
 from sfumato.cli.verb import Verbs
 from sfumato.core.errors import SfumatoError
 
@@ -49,6 +49,7 @@ jobs.add_to(app)
 models.add_to(app)
 roles.add_to(app)
 cluster.add_to(app)
+explain.add_to(app)
 dead.add_to(app)
 db.add_to(app)
 bench.add_to(app)

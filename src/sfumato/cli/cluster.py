@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from sfumato.cli.options import Places, Workers
 from sfumato.cli.verb import Verb, Verbs
 
 __all__ = ["add_to"]
@@ -34,7 +35,8 @@ def up(
     models: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="models.toml or model_names.txt to serve.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Workers per model. By default 1.")] = None,
+    workers: Workers = None,
+    places: Places = None,
 ) -> None:
     """Run Kafka, an object store, PostgreSQL, nginx, two gateways and the other roles here, on loopback."""
     from sfumato.cluster.up import up as run
@@ -42,5 +44,5 @@ def up(
 
     if brokers == 2:
         raise typer.BadParameter("two brokers can't agree when one is gone; choose 1 or 3.", param_hint="--brokers")
-    settings = load_settings(port=port, data_dir=data_dir, models=models, workers=workers)
+    settings = load_settings(port=port, data_dir=data_dir, models=models, workers=workers, places=places)
     raise typer.Exit(run(settings, s3, 1 if brokers == 1 else 3))

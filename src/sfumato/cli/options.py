@@ -10,7 +10,7 @@ from sfumato.core.retry import RetryPolicy
 if TYPE_CHECKING:
     from sfumato.client import AsyncClient, Client
 
-__all__ = ["AsJson", "JobIdArgument", "Lifeline", "Out", "Url", "async_client", "client"]
+__all__ = ["AsJson", "JobIdArgument", "Lifeline", "Out", "Places", "Url", "Workers", "async_client", "client"]
 
 Url = Annotated[str, typer.Option("--url", envvar="SFUMATO_URL", help="Address of the service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
@@ -19,6 +19,12 @@ Out = Annotated[
 ]
 JobIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 Lifeline = Annotated[int | None, typer.Option("--lifeline", hidden=True, help="File descriptor; at its end, stop.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Most workers of one model. By default 1, with GPUs as many as there are.")
+]
+Places = Annotated[
+    int | None, typer.Option(min=0, help="Most workers at once, of all models. By default one for each GPU, or enough.")
+]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 PROMPT_PATIENCE: Final = RetryPolicy(max_attempts=4, first_s=0.2, factor=2.0)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sfumato.cli import lifeline as lifelines
-from sfumato.cli.options import Lifeline
+from sfumato.cli.options import Lifeline, Places, Workers
 from sfumato.cli.verb import Verb
 
 __all__ = ["add_to"]
@@ -16,7 +16,7 @@ PANEL = "Run the service"
 
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
-    for verb in (up, gateway, dispatcher, worker, recorder):
+    for verb in (up, gateway, dispatcher, controller, workers, worker, recorder):
         app.command(cls=Verb, rich_help_panel=PANEL)(verb)
 
 
@@ -31,7 +31,8 @@ def up(
     models: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="models.toml or model_names.txt to serve.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Workers per model. By default 1.")] = None,
+    workers: Workers = None,
+    places: Places = None,
     lifeline: Lifeline = None,
 ) -> None:
     """Run the whole service here, embedded: API, queue and workers."""
@@ -39,7 +40,7 @@ def up(
     from sfumato.supervisor.embedded import up as run
 
     lifelines.hold(lifeline)
-    settings = load_settings(port=port, data_dir=data_dir, host=host, models=models, workers=workers)
+    settings = load_settings(port=port, data_dir=data_dir, host=host, models=models, workers=workers, places=places)
     raise typer.Exit(run(settings))
 
 
@@ -62,6 +63,28 @@ def dispatcher(lifeline: Lifeline = None) -> None:
 
     lifelines.hold(lifeline)
     raise typer.Exit(serve(load_settings()))
+
+
+def controller(lifeline: Lifeline = None) -> None:
+    """Run the controller: it decides how many workers each model has."""
+    from sfumato.config import load_settings
+    from sfumato.controller.controller import serve
+
+    lifelines.hold(lifeline)
+    raise typer.Exit(serve(load_settings()))
+
+
+def workers(
+    places: Places = None,
+    models: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="models.toml or model_names.txt to serve.")
+    ] = None,
+) -> None:
+    """Run this host's workers, as many of each model as the controller decides."""
+    from sfumato.config import load_settings
+    from sfumato.supervisor.host import workers as run
+
+    raise typer.Exit(run(load_settings(places=places, models=models)))
 
 
 def worker(

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sfumato.client.batch import Order, Sent
-from sfumato.client.views import JobInfo, ModelInfo
+from sfumato.client.views import JobInfo, ModelInfo, ScaleInfo
 
 __all__ = ["Board", "JobBar", "as_json", "complain", "line", "show_job", "show_jobs", "show_models", "show_sent"]
 
@@ -130,7 +130,7 @@ def complain(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def as_json(value: JobInfo | ModelInfo) -> str:
+def as_json(value: JobInfo | ModelInfo | ScaleInfo) -> str:
     """The value as the service told it, on one line."""
     return value.model_dump_json()
 

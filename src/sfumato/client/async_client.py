@@ -13,7 +13,7 @@ from sfumato.client.flows import Asked
 from sfumato.client.http import DEFAULT_URL, ImageSource, arguments, base_url, image_of, lost, response
 from sfumato.client.messages import Flow, Found, Reply, Request, Sleep, Stream
 from sfumato.client.patience import PATIENCE, persistent
-from sfumato.client.views import JobInfo, ModelInfo, Result
+from sfumato.client.views import JobInfo, ModelInfo, Result, ScaleInfo
 from sfumato.core.retry import RetryPolicy
 
 __all__ = ["AsyncClient"]
@@ -109,6 +109,10 @@ class AsyncClient:
     async def models(self) -> tuple[ModelInfo, ...]:
         """The models one can ask for, with what they allow and what waits for them."""
         return await self._run(flows.models())
+
+    async def scale(self, model_name: str) -> ScaleInfo:
+        """How many workers a model should have and has, and why."""
+        return await self._run(flows.scale(model_name))
 
     async def _run(self, talk: Flow[T]) -> T:
         talk = persistent(talk, self._patience, random.random)

@@ -12,7 +12,7 @@ from sfumato.client.flows import Asked
 from sfumato.client.http import DEFAULT_URL, ImageSource, arguments, base_url, image_of, lost, response
 from sfumato.client.messages import Conversation, Found, Reply, Request, Sleep
 from sfumato.client.patience import PATIENCE, persistent
-from sfumato.client.views import JobInfo, ModelInfo, Result
+from sfumato.client.views import JobInfo, ModelInfo, Result, ScaleInfo
 from sfumato.core.retry import RetryPolicy
 
 __all__ = ["Client"]
@@ -106,6 +106,10 @@ class Client:
     def models(self) -> tuple[ModelInfo, ...]:
         """The models one can ask for, with what they allow and what waits for them."""
         return self._run(flows.models())
+
+    def scale(self, model_name: str) -> ScaleInfo:
+        """How many workers a model should have and has, and why."""
+        return self._run(flows.scale(model_name))
 
     def _run(self, talk: Conversation[Any, T]) -> T:
         steps = self._each(talk)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from sfumato.client.errors import BadAnswer, WaitTimeout, error_of
 from sfumato.client.messages import Flow, Found, Image, Lost, Request, Response, Sleep, Stream, answer_to
-from sfumato.client.views import JobInfo, JobPage, ModelInfo, Result
+from sfumato.client.views import JobInfo, JobPage, ModelInfo, Result, ScaleInfo
 from sfumato.core.errors import InvalidRequest
 from sfumato.core.frozen import Frozen
 
@@ -26,6 +26,7 @@ __all__ = [
     "models",
     "result",
     "retry",
+    "scale",
     "submit",
     "wait",
     "watch",
@@ -174,6 +175,12 @@ def delete(of: JobInfo | str) -> Flow[None]:
 def models() -> Flow[tuple[ModelInfo, ...]]:
     """The models one can ask for, with what they allow and what waits for them."""
     return _read(_Models, (yield from _ask(Request("GET", "/api/models"), 200))).models
+
+
+def scale(model_name: str) -> Flow[ScaleInfo]:
+    """How many workers a model should have and has, and why."""
+    path = f"/api/scale/{quote(model_name, safe='/')}"
+    return _read(ScaleInfo, (yield from _ask(Request("GET", path), 200)))
 
 
 class _Models(Frozen):

@@ -14,7 +14,18 @@ from sfumato.core.errors import InvalidRequest
 from sfumato.core.frozen import Frozen
 from sfumato.core.job import State
 
-__all__ = ["Backlog", "Estimate", "JobError", "JobInfo", "JobPage", "ModelInfo", "Progress", "Result", "ResultInfo"]
+__all__ = [
+    "Backlog",
+    "Estimate",
+    "JobError",
+    "JobInfo",
+    "JobPage",
+    "ModelInfo",
+    "Progress",
+    "Result",
+    "ResultInfo",
+    "ScaleInfo",
+]
 
 
 ENDINGS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -130,6 +141,16 @@ class ModelInfo(Frozen):
     backlog: Backlog = Backlog()
     workers: int = 0
     trouble: str | None = None
+
+
+class ScaleInfo(Frozen):
+    """How many workers a model should have, how many it has, and one sentence that says why."""
+
+    model: str
+    desired_replicas: int
+    workers: int
+    why: str
+    decided_at: Moment
 
 
 @dataclass(frozen=True, slots=True)

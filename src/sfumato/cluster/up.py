@@ -24,7 +24,7 @@ from sfumato.process import stop_on_signals
 from sfumato.storage import schema
 from sfumato.supervisor.keeping import Role, Supervisor, of_ours
 from sfumato.supervisor.place import address_of, listen, say_when_ready, taken
-from sfumato.supervisor.workers import follow_models
+from sfumato.supervisor.pool import keep_pool, room_for, with_room
 
 __all__ = ["up"]
 
@@ -64,12 +64,14 @@ async def _run(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
             await schema.upgrade(settings.rows_address)
             registry = Registry.load(settings.models_file)
             registry.keep(settings.last_models_file)
-            settings = settings.model_copy(update={"live_workers": max(1, settings.workers * len(registry.names()))})
+            room = room_for(settings)
+            settings = with_room(settings, room, len(registry.names()))
             roles = Supervisor(child_environment(settings), lifeline, settings.metrics_dir)
             gateways = [_start_gateway(roles, *each) for each in enumerate(free_ports(GATEWAYS))]
             roles.start(Role("dispatcher", of_ours("dispatcher"), stops=1, grace_s=2.0))
             roles.start(Role("recorder", of_ours("recorder"), stops=3, grace_s=2.0))
-            following = asyncio.create_task(follow_models(roles, registry, settings, stop))
+            roles.start(Role("controller", of_ours("controller"), stops=1, grace_s=2.0))
+            following = asyncio.create_task(keep_pool(roles, room, registry, settings, stop))
             door = await asyncio.to_thread(
                 nginx, folder, settings.port, gateways, max_upload_bytes=settings.max_upload_bytes
             )

@@ -61,7 +61,8 @@ class Decision:
 class Autoscaler:
     """Call `decide` as often as something is known. `replicas` is what an earlier leader decided last."""
 
-    def __init__(self, replicas: Mapping[str, int] | None = None) -> None:
+    def __init__(self, replicas: Mapping[str, int] | None = None, kept_s: float = KEPT_S) -> None:
+        self._kept_s = kept_s
         self._replicas = dict(replicas or {})
         self._needed_at: dict[str, float] = {}
 
@@ -72,7 +73,7 @@ class Autoscaler:
         decisions, left = {}, places
         for model, bound in bounds.items():
             load = loads.get(model)
-            had = self._replicas.get(model, 0)
+            had = self._replicas.get(model, min(1, bound.most, left))
             wanted = had if load is None else self._wanted(model, load, bound, had, now)
             replicas = min(left, wanted)
             left -= replicas
@@ -90,5 +91,5 @@ class Autoscaler:
         if needed >= had:
             self._needed_at[model] = now
             return needed
-        kept_s = max(KEPT_S, KEPT_COLD_STARTS * load.cold_start_s)
+        kept_s = max(self._kept_s, KEPT_COLD_STARTS * load.cold_start_s)
         return had if now < self._needed_at.setdefault(model, now) + kept_s else needed

@@ -96,7 +96,8 @@ class Running(Frozen):
 class Alive(Frozen):
     """A worker's beat, about every 2 s and when a step count changed. `slots` is how many jobs it can hold at once.
 
-    A worker that can't load its model says so with its last word: no slots, and why in `trouble`.
+    `cold_start_s` is how long it took from its process's start to its first beat, 0 when it doesn't know. A worker that
+    can't load its model says so with its last word: no slots, and why in `trouble`.
     """
 
     kind: Literal["alive"] = "alive"
@@ -107,6 +108,7 @@ class Alive(Frozen):
     lanes: tuple[int, ...]
     running: tuple[Running, ...] = ()
     draining: bool = False
+    cold_start_s: float = 0.0
     trouble: str = ""
 
 
@@ -115,6 +117,9 @@ class Standing(Frozen):
 
     `front` holds the ids of the first waiting jobs in exact order, `front_costs` their costs; `seconds_per_job` is a
     moving average. Costs are as in `Job`; `cost_per_s` is the model's pace while it works, None until a job was done.
+    `worker_cost_per_s` is the pace of one worker that has all it can hold, as far as one was seen so; `mean_cost` that
+    of a job; `arriving` what comes in, in cost per second, averaged over 10 and over 60 s; `cold_start_s` how long the
+    last worker took to its first beat. These are 0 while unknown.
     `trouble` says why nothing is handed out although jobs and workers are there; mostly "".
     """
 
@@ -132,6 +137,10 @@ class Standing(Frozen):
     waiting_cost: int = 0
     running_cost: int = 0
     cost_per_s: Annotated[float, Field(gt=0)] | None = None
+    worker_cost_per_s: float = 0.0
+    mean_cost: float = 0.0
+    arriving: tuple[float, float] = (0.0, 0.0)
+    cold_start_s: float = 0.0
     trouble: str = ""
 
 

@@ -7,6 +7,7 @@ has the clock, the tasks and the signals. A crash at any await leaves what a fre
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -35,6 +36,7 @@ CURSOR_EVERY_S: Final = 10.0
 STANDING_EVERY_S: Final = 1.0
 RETOLD_EVERY_S: Final = 10.0
 """How often an unchanged standing is told all the same: a gateway that just started knows nothing."""
+COUNTED: Final = {"expired": "sfumato_expired_total", "dead-letter": "sfumato_dead_letters_total"}
 WAIT_S: Final = 1.0
 PAUSE_S: Final = 0.2
 REFRESH_S: Final = 2.0
@@ -44,7 +46,8 @@ class Dispatcher:
     """The brain of one model (`model` is its slug): call `lead` until it is True, then `turn` for ever.
 
     A job's expiry and its dead letter go through `outcomes`, whose answer is told whoever decided. `weights` are the
-    owners' shares. A worker silent for the reader's `takeover_s` is taken for dead.
+    owners' shares. A worker silent for the reader's `takeover_s` is taken for dead. Jobs wait `patience_s` for a model
+    that can't be loaded.
     """
 
     def __init__(
@@ -55,10 +58,11 @@ class Dispatcher:
         events: EventLog,
         outcomes: Outcomes,
         weights: Mapping[str, float] = MappingProxyType({}),
+        patience_s: float = math.inf,
     ) -> None:
-        self._model, self._weights = model, weights
+        self._model, self._weights, self._patience_s = model, weights, patience_s
         self._jobs, self._work, self._events, self._outcomes = jobs, work, events, outcomes
-        self._ledger = Ledger(Lead(0, ""), jobs.takeover_s, weights)
+        self._ledger = Ledger(Lead(0, ""), jobs.takeover_s, weights, patience_s)
         self._committed, self._committed_at = Lead(0, ""), 0.0
         self._standing: Standing | None = None
         self._stood_at = 0.0
@@ -73,7 +77,7 @@ class Dispatcher:
         lead = await self._jobs.lead(wait_s)
         if lead is None:
             return False
-        self._ledger = Ledger(lead, self._jobs.takeover_s, self._weights)
+        self._ledger = Ledger(lead, self._jobs.takeover_s, self._weights, self._patience_s)
         self._committed, self._committed_at = lead, now
         self._standing, self._stood_at = None, 0.0
         # Hand-outs of an earlier lead; told first, they are not made twice.
@@ -165,8 +169,9 @@ class Dispatcher:
             await self._work.bury(DeadLetter(job=job, outcome=holds))
         if holds == ours.outcome and holds.error is not None:
             log.warning("job %s: %s", ours.job_id, holds.error.detail)
-            expired = holds.error.slug == "expired"
-            count("sfumato_expired_total" if expired else "sfumato_dead_letters_total", model=self._model)
+            counter = COUNTED.get(holds.error.slug)
+            if counter:
+                count(counter, model=self._model)
             count("sfumato_outcomes_total", model=job.model, state=holds.state)
         return ours.model_copy(update={"outcome": holds})
 
@@ -204,10 +209,12 @@ class Dispatcher:
             self._committed, self._committed_at = commit, now
 
     async def _tell_standing(self, now: float) -> None:
-        if abs(now - self._stood_at) < STANDING_EVERY_S:
+        told = self._standing
+        # Whoever starts workers should hear of the first job at once.
+        first = told is not None and not told.workers and not told.waiting and self._ledger.waiting
+        if abs(now - self._stood_at) < STANDING_EVERY_S and not first:
             return
         standing = self._ledger.standing(now)
-        told = self._standing
         stale = told is None or abs(now - told.at) >= RETOLD_EVERY_S
         if told is None or stale or standing != told.model_copy(update={"at": now}):
             await self._events.append([standing])
@@ -240,7 +247,7 @@ async def _serve(settings: Settings) -> None:
         await check_logs(ports.broker, settings, [model.slug for model in registry])
         while not stop.is_set():
             for slug in {model.slug for model in registry} - tasks.keys():
-                tasks[slug] = asyncio.create_task(_dispatch(slug, ports, stop))
+                tasks[slug] = asyncio.create_task(_dispatch(slug, ports, settings.broken_wait_s, stop))
             await _first_of(stop, tasks.values(), REFRESH_S)
             registry.refresh()
         await asyncio.gather(*tasks.values())
@@ -257,10 +264,12 @@ async def _first_of(stop: asyncio.Event, tasks: Iterable[asyncio.Task[Any]], wai
         task.result()
 
 
-async def _dispatch(model: str, ports: Ports, stop: asyncio.Event) -> None:
+async def _dispatch(model: str, ports: Ports, patience_s: float, stop: asyncio.Event) -> None:
     """One model until `stop`: wait for the lead, keep it, get it back."""
     broker = ports.broker
-    dispatcher = Dispatcher(model, broker.jobs(model), broker.work(model), broker.events(model), ports.outcomes)
+    dispatcher = Dispatcher(
+        model, broker.jobs(model), broker.work(model), broker.events(model), ports.outcomes, patience_s=patience_s
+    )
     with bound_log(model=model):
         try:
             while not stop.is_set():

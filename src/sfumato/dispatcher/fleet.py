@@ -5,7 +5,7 @@ new dispatcher does not know of, or one that was given to another worker meanwhi
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -90,10 +90,13 @@ class Fleet:
         """Whether a living worker tells the job as running."""
         return any(job_id in worker.tells and self.lives(name, now) for name, worker in self._workers.items())
 
-    def bury(self, now: float) -> None:
-        """Forget the dead. What they had in hand stays theirs until another worker finds it and returns it."""
-        for name in [name for name in self._workers if not self.lives(name, now)]:
+    def bury(self, now: float) -> Sequence[str]:
+        """Forget the dead, and say who. What they had in hand stays theirs until another worker finds it and returns
+        it."""
+        dead = [name for name in self._workers if not self.lives(name, now)]
+        for name in dead:
             del self._workers[name]
+        return dead
 
     def capacity(self) -> tuple[int, int]:
         """How many workers take jobs, and how many slots they have."""

@@ -12,12 +12,12 @@ A job is known by (attempt, delivery): events older than what is known are late 
 from events can be learned again from the log, so a successor that folds both logs stands where this one stood.
 """
 
+import itertools
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final, assert_never
 
@@ -34,52 +34,25 @@ from sfumato.core.events import (
     Unreadable,
     Watched,
 )
-from sfumato.core.job import Job, Outcome, Problem, State, Work
+from sfumato.core.job import Job, Outcome, State, Work
 from sfumato.core.ports import Batch, Lead, Logged
 from sfumato.dispatcher.brake import Brake
+from sfumato.dispatcher.endings import DEATHS_ALONE, dead_letter, not_loaded
+from sfumato.dispatcher.entry import Entry, Place, ended
 from sfumato.dispatcher.fleet import Fleet, Seat
 from sfumato.dispatcher.heap import KeyedHeap
+from sfumato.dispatcher.learned import Learned
+from sfumato.dispatcher.loading import Loading
 from sfumato.dispatcher.order import Order, Ticket
-from sfumato.dispatcher.pace import Pace
 from sfumato.dispatcher.prefix import Prefix
 
-__all__ = ["DEATHS_ALONE", "HandOut", "Ledger"]
+__all__ = ["HandOut", "Ledger"]
 
 log = logging.getLogger(__name__)
 
-DEATHS_ALONE: Final = 3
-"""A job is a dead letter when so many workers fell silent while they ran it and nothing else."""
 ENDED_KEPT: Final = 100_000
 FRONT: Final = 50
 EXPECTED_AT_FIRST_S: Final = 30.0
-SMOOTHING: Final = 0.1
-
-
-class _Place(Enum):
-    WAITING = auto()
-    OUT = auto()
-    HELD = auto()
-    SUSPECT = auto()
-    CONDEMNED = auto()
-
-
-@dataclass(slots=True)
-class _Entry:
-    """One undecided job. `begun_by` is who started the present delivery; `deaths` how many fell silent over it."""
-
-    job: Job
-    positions: list[int]
-    attempt: int
-    delivery: int = 0
-    place: _Place = _Place.WAITING
-    charged: bool = False
-    deaths: int = 0
-    begun_by: str = ""
-    begun_at: float = 0.0
-
-    @property
-    def order(self) -> tuple[int, int]:
-        return self.attempt, self.delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +67,20 @@ class Ledger:
     """The state behind one model's dispatcher.
 
     `lead` is where the predecessor committed, with the event cursor from which to fold as its metadata. A worker not
-    heard for more than `silence_s` is taken for dead. `weights` are the owners' shares.
+    heard for more than `silence_s` is taken for dead. `weights` are the owners' shares. Jobs wait `patience_s` for a
+    model whose workers can't load it, then they fail.
     """
 
-    def __init__(self, lead: Lead, silence_s: float, weights: Mapping[str, float] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        lead: Lead,
+        silence_s: float,
+        weights: Mapping[str, float] = MappingProxyType({}),
+        patience_s: float = math.inf,
+    ) -> None:
         self.cursor = lead.metadata
         self._prefix = Prefix(lead)
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._order = Order(weights)
         self._fleet = Fleet(silence_s)
@@ -108,8 +88,8 @@ class Ledger:
         self._suspects: dict[str, None] = {}
         self._condemned: dict[str, None] = {}
         self._expiry = KeyedHeap()
-        self._seconds_per_job = 0.0
-        self._pace = Pace()
+        self._learned = Learned()
+        self._loading = Loading(patience_s)
         self._brake = Brake()
         self._cost = self._cost_out = 0
 
@@ -131,8 +111,9 @@ class Ledger:
         elif (known := self._entries.get(job.id)) is not None:
             known.positions.append(position)
         else:
-            self._entries[job.id] = _Entry(job, [position], job.attempt)
+            self._entries[job.id] = Entry(job, [position], job.attempt)
             self._cost += job.cost
+            self._learned.arrived(job)
             self._wait(self._entries[job.id])
 
     def follow(self, batch: Batch[Event | Unreadable], now: float, *, replay: bool = False) -> None:
@@ -151,13 +132,12 @@ class Ledger:
             case Alive():
                 self._hear(event, now)
             case Standing():
-                self._seconds_per_job = self._seconds_per_job or event.seconds_per_job
-                self._pace.learn(event.cost_per_s)
+                self._learned.from_predecessor(event)
             case Ended():
                 self._end(event, now)
             case Dispatched() | Started() | Returned() | Retried():
                 entry = self._entries.get(event.job_id)
-                if entry is not None and entry.place is not _Place.CONDEMNED:
+                if entry is not None and entry.place is not Place.CONDEMNED:
                     self._move(entry, event, now)
             case Watched():
                 pass
@@ -166,6 +146,8 @@ class Ledger:
 
     def _hear(self, alive: Alive, seen: float) -> None:
         self._fleet.hear(alive, seen)
+        self._learned.heard(alive)
+        self._loading.hear(alive, seen)
         for running in alive.running:
             # A beat may be told after the end it was made before.
             if running.job_id in self._ended:
@@ -186,32 +168,37 @@ class Ledger:
         for position in entry.positions:
             self._prefix.decide(position)
         if entry.begun_by and event.outcome.state is State.SUCCEEDED:
-            took_s = max(0.0, event.at - entry.begun_at)
-            before_s = self._seconds_per_job or took_s
-            self._seconds_per_job = before_s + SMOOTHING * (took_s - before_s)
-            self._pace.done(entry.job.cost, entry.begun_at, event.at)
+            self._learned.succeeded(entry.begun_by, entry.job, entry.begun_at, event.at)
+        else:
+            self._learned.gave_up(entry.begun_by, entry.job, event.at)
 
-    def _move(self, entry: _Entry, event: JobEvent, now: float) -> None:
+    def _move(self, entry: Entry, event: JobEvent, now: float) -> None:
         told = (event.attempt, event.delivery)
         match event:
             case Dispatched() if told >= entry.order:
                 # `started` may have been told first: then who began it has it.
-                begun = entry.place is _Place.OUT and told == entry.order
+                begun = entry.place is Place.OUT and told == entry.order
+                if not begun:
+                    self._learned.gave_up(entry.begun_by, entry.job, event.at)
                 entry.begun_by = entry.begun_by if begun else ""
                 entry.attempt, entry.delivery, entry.deaths = *told, event.deaths
                 self._go_out(entry, entry.begun_by or event.worker)
             case Started() if told >= entry.order:
                 entry.attempt, entry.delivery = told
+                self._learned.gave_up(entry.begun_by, entry.job, event.at)
                 entry.begun_by, entry.begun_at = event.worker, event.at
+                self._learned.began(event.worker, entry.job, event.at)
                 self._go_out(entry, event.worker)
             case Returned() if told >= entry.order:
                 self._fleet.stopped(entry.job.id, event.worker)
+                self._learned.gave_up(event.worker, entry.job, event.at)
                 entry.attempt, entry.delivery = event.attempt, event.delivery + 1
                 self._come_back(entry, event, now)
-            case Returned() if entry.place is _Place.HELD and event.worker == entry.begun_by:
+            case Returned() if entry.place is Place.HELD and event.worker == entry.begun_by:
                 self._wait(entry)
             case Retried() if told > entry.order:
                 self._fleet.stopped(entry.job.id, entry.begun_by)
+                self._learned.gave_up(entry.begun_by, entry.job, event.at)
                 entry.attempt, entry.delivery = told
                 # Whoever tells of a failure has survived it.
                 entry.deaths, entry.charged = 0, False
@@ -219,12 +206,12 @@ class Ledger:
             case _:
                 pass
 
-    def _come_back(self, entry: _Entry, event: Returned, now: float) -> None:
+    def _come_back(self, entry: Entry, event: Returned, now: float) -> None:
         may_live = self._fleet.lives(entry.begun_by, now) or self._fleet.runs_somewhere(entry.job.id, now)
         if event.reason == "drain" or not (entry.begun_by or may_live):
             self._wait(entry)
         elif may_live:
-            expected_s = self._seconds_per_job or EXPECTED_AT_FIRST_S
+            expected_s = self._learned.seconds_per_job or EXPECTED_AT_FIRST_S
             # At least until the silence of one that died with it would be heard.
             self._hold(entry, max(entry.begun_at + 2 * expected_s, now + self._fleet.silence_s))
         else:
@@ -232,9 +219,9 @@ class Ledger:
 
     # From place to place
 
-    def _leave(self, entry: _Entry) -> None:
+    def _leave(self, entry: Entry) -> None:
         job_id = entry.job.id
-        if entry.place is _Place.OUT:
+        if entry.place is Place.OUT:
             self._cost_out -= entry.job.cost
         self._order.remove(job_id)
         self._fleet.take(job_id)
@@ -243,45 +230,45 @@ class Ledger:
         self._condemned.pop(job_id, None)
         self._expiry.discard(job_id)
 
-    def _wait(self, entry: _Entry, not_before: float = 0.0) -> None:
+    def _wait(self, entry: Entry, not_before: float = 0.0) -> None:
         self._leave(entry)
         job, entry.begun_by = entry.job, ""
         self._expiry.put(job.id, job.expires_at)
         if entry.deaths:
-            entry.place = _Place.SUSPECT
+            entry.place = Place.SUSPECT
             self._suspects[job.id] = None
         else:
-            entry.place = _Place.WAITING
+            entry.place = Place.WAITING
             cost = 0 if entry.charged else job.cost
             self._order.add(Ticket(job.id, job.owner, job.priority, cost, entry.positions[0], not_before))
 
-    def _go_out(self, entry: _Entry, worker: str) -> None:
+    def _go_out(self, entry: Entry, worker: str) -> None:
         self._leave(entry)
-        entry.place, entry.charged = _Place.OUT, True
+        entry.place, entry.charged = Place.OUT, True
         self._cost_out += entry.job.cost
         self._fleet.hand(entry.job.id, worker, alone=entry.deaths > 0)
 
-    def _hold(self, entry: _Entry, until: float) -> None:
+    def _hold(self, entry: Entry, until: float) -> None:
         self._leave(entry)
-        entry.place = _Place.HELD
+        entry.place = Place.HELD
         self._held[entry.job.id] = until
         self._expiry.put(entry.job.id, entry.job.expires_at)
 
-    def _count_death(self, entry: _Entry) -> None:
+    def _count_death(self, entry: Entry) -> None:
         entry.deaths += 1
         # The first death was in company and only raised the suspicion.
         if entry.deaths <= DEATHS_ALONE:
             self._wait(entry)
         else:
             self._leave(entry)
-            entry.place = _Place.CONDEMNED
+            entry.place = Place.CONDEMNED
             self._condemned[entry.job.id] = None
 
     # What follows
 
     def hand_outs(self, now: float) -> Sequence[HandOut]:
         """What to hand out now; these jobs are taken to be out from here on."""
-        self._fleet.bury(now)
+        self._learned.forget(self._fleet.bury(now))
         self._release(now)
         self._order.wake(now)
         if self._brake.until(now) > now:
@@ -301,13 +288,13 @@ class Ledger:
             yield self._hand_out(self._entries[job_id], seat, now)
 
     def _hand_out_waiting(self, now: float) -> Iterator[HandOut]:
-        for seat in self._fleet.seats(self._seconds_per_job, keep_one_clear=bool(self._suspects)):
+        for seat in self._fleet.seats(self._learned.seconds_per_job, keep_one_clear=bool(self._suspects)):
             job_id = self._order.take(now)
             if job_id is None:
                 return
             yield self._hand_out(self._entries[job_id], seat, now)
 
-    def _hand_out(self, entry: _Entry, seat: Seat, now: float) -> HandOut:
+    def _hand_out(self, entry: Entry, seat: Seat, now: float) -> HandOut:
         self._go_out(entry, seat.worker)
         order = {"attempt": entry.attempt, "delivery": entry.delivery}
         work = Work(job=entry.job, lane=seat.lane, **order, alone=entry.deaths > 0)
@@ -320,18 +307,29 @@ class Ledger:
             self._wait(self._entries[hand_out.work.job.id])
 
     def ends(self, now: float, limit: int) -> Sequence[Ended]:
-        """Ends to decide, told as if ours were the outcome: dead letters, and what waited past its time."""
-        condemned = [self._dead_letter(self._entries[job_id], now) for job_id in self._condemned]
-        overdue = (self._entries[job_id] for job_id in self._expiry.up_to(now, limit))
-        expired = [_ended(entry, Outcome.expired(entry.job.id, entry.attempt, now)) for entry in overdue]
-        return [*condemned, *expired][:limit]
+        """Ends to decide, told as if ours were the outcome: dead letters, what waited past its time, and what waits
+        for a model that can't be loaded."""
+        condemned = [ended(entry, dead_letter(entry.job, entry.attempt, now)) for entry in self._those(self._condemned)]
+        overdue = self._those(self._expiry.up_to(now, limit))
+        expired = [ended(entry, Outcome.expired(entry.job.id, entry.attempt, now)) for entry in overdue]
+        hopeless = self._hopeless(now, limit - len(expired))
+        why = self._loading.trouble
+        unloaded = [ended(entry, not_loaded(entry.job, entry.attempt, now, why)) for entry in hopeless]
+        return [*condemned, *expired, *unloaded][:limit]
 
-    @staticmethod
-    def _dead_letter(entry: _Entry, now: float) -> Ended:
-        detail = f"{DEATHS_ALONE} workers died while they ran this job and nothing else; it is not tried again."
-        error = Problem(slug="dead-letter", title="The job ends its workers", detail=detail)
-        state, job_id = State.FAILED, entry.job.id
-        return _ended(entry, Outcome(job_id=job_id, state=state, attempt=entry.attempt, at=now, error=error))
+    def _those(self, job_ids: Iterable[str]) -> Iterable[Entry]:
+        return (self._entries[job_id] for job_id in job_ids)
+
+    def _hopeless(self, now: float, limit: int) -> Sequence[Entry]:
+        """Waiting jobs whose model nobody could load for so long that they wait no more."""
+        if not (before := self._loading.gave_up_on(now)):
+            return ()
+        # Jobs are known about in the order they came.
+        came = itertools.takewhile(lambda entry: entry.job.created_at <= before, self._entries.values())
+        waiting = (
+            entry for entry in came if entry.place in (Place.WAITING, Place.SUSPECT) and entry.job.expires_at > now
+        )
+        return list(itertools.islice(waiting, limit))
 
     def job(self, job_id: str) -> Job:
         """An undecided job."""
@@ -341,26 +339,30 @@ class Ledger:
         """The position and metadata with which a successor misses nothing."""
         return self._prefix.commit(self.cursor)
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait."""
+        return len(self._entries) - self._fleet.out
+
     def standing(self, now: float) -> Standing:
         """How the queue stands."""
-        self._fleet.bury(now)
+        self._learned.forget(self._fleet.bury(now))
         workers, slots = self._fleet.capacity()
         first = self._expiry.first()
         front = [*self._suspects, *self._order.front(now, FRONT)][:FRONT]
         return Standing(
             at=now,
-            waiting=len(self._entries) - self._fleet.out,
+            waiting=self.waiting,
             running=self._fleet.out,
             slots=slots,
             workers=workers,
             # Jobs wait equally long, so the first to expire is the oldest.
             oldest_created_at=self._entries[first[1]].job.created_at if first else None,
-            seconds_per_job=round(self._seconds_per_job, 4),
             front=tuple(front),
             front_costs=tuple(self._entries[job_id].job.cost for job_id in front),
             waiting_cost=self._cost - self._cost_out,
             running_cost=self._cost_out,
-            cost_per_s=self._pace.cost_per_s,
+            **self._learned.told(now),
             trouble=self._brake.trouble(now),
         )
 
@@ -372,8 +374,3 @@ class Ledger:
             math.inf if retry is None else retry,
             rest if rest > now else math.inf,
         )
-
-
-def _ended(entry: _Entry, outcome: Outcome) -> Ended:
-    order = {"attempt": entry.attempt, "delivery": entry.delivery}
-    return Ended(job_id=entry.job.id, at=outcome.at, **order, outcome=outcome)

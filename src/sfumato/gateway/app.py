@@ -17,6 +17,7 @@ from fastapi_offline import FastAPIOffline
 from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError
 from sfumato.core.ports import Broker, JobRows, Outcomes
+from sfumato.core.scaling import DecisionReader
 from sfumato.gateway import problems
 from sfumato.gateway.context import Gateway, ObjectStore
 from sfumato.gateway.events import EventRoutes
@@ -49,6 +50,7 @@ def create_app(
     blobs: ObjectStore,
     outcomes: Outcomes,
     rows: JobRows,
+    scaling: DecisionReader,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The gateway as an ASGI app over these ports; `app.state.gateway` is its `Gateway`.
@@ -63,6 +65,7 @@ def create_app(
         blobs=blobs,
         outcomes=outcomes,
         rows=rows,
+        scaling=scaling,
         links=Links(_secrets(settings)),
         intake=Intake(broker, blobs, outcomes, rows, settings.job_wait_s),
         live=Live(silent_s=max(settings.takeover_s, 3 * settings.beat_s)),
@@ -166,7 +169,7 @@ async def _serve(settings: Settings, fd: int | None) -> int:
     registry = Registry.load(settings.models_file, settings.last_models_file)
     async with open_ports(settings) as ports:
         await check_logs(ports.broker, settings, [model.slug for model in registry])
-        app = create_app(settings, registry, ports.broker, ports.blobs, ports.outcomes, ports.rows)
+        app = create_app(settings, registry, ports.broker, ports.blobs, ports.outcomes, ports.rows, ports.scaling)
         config = uvicorn.Config(
             app,
             host=settings.host,

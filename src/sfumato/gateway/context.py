@@ -13,6 +13,7 @@ from sfumato.core.errors import NotFound
 from sfumato.core.events import JobRow
 from sfumato.core.job import State, model_slug
 from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRows, Outcomes
+from sfumato.core.scaling import DecisionReader
 from sfumato.gateway.asked import is_job_id
 from sfumato.gateway.intake import Intake
 from sfumato.gateway.links import Links
@@ -40,6 +41,7 @@ class Gateway:
     blobs: ObjectStore
     outcomes: Outcomes
     rows: JobRows
+    scaling: DecisionReader
     links: Links
     intake: Intake
     live: Live

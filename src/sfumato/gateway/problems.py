@@ -91,6 +91,7 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("headers-too-large", 431, "The address and headers are larger than this service takes"),
             Case("internal-error", 500, "The service made a mistake"),
             Case("broken-model", 503, "The model's files can't be used now"),
+            Case("not-decided", 503, "Nobody has decided about this model yet"),
             Case("not-ready", 503, "The service can't work now"),
             Case("overloaded", 503, "The service holds as many bodies as it can"),
             Case("try-again", 503, "It did not work now; try the same again"),

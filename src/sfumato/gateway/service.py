@@ -1,18 +1,18 @@
 """Routes about the service itself: models, status, scale, health, metrics."""
 
 import asyncio
-import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from importlib.metadata import version
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from sfumato.core.errors import NotFound, SfumatoError
-from sfumato.core.job import State, model_slug
-from sfumato.core.ports import EventLog, JobQuery
-from sfumato.gateway.context import OWNER, Gateway
+from sfumato.core.errors import NotFound, SfumatoError, TransientError
+from sfumato.core.job import model_slug
+from sfumato.core.ports import EventLog
+from sfumato.core.scaling import Decided
+from sfumato.gateway.context import Gateway
 from sfumato.gateway.problems import Refusal
 from sfumato.gateway.views import broken_json, model_json, rfc3339
 from sfumato.models.registry import Model
@@ -21,7 +21,6 @@ from sfumato.observability import exposition
 __all__ = ["ServiceRoutes"]
 
 CHECK_S: Final = 2.0
-DRAIN_TARGET_S: Final = 60.0
 NOBODY: Final = "00000000-0000-7000-8000-000000000000"
 """An id that no job has, to ask a store with."""
 
@@ -33,6 +32,7 @@ class ServiceRoutes:
         self._gateway = gateway
         self._began_at = gateway.clock()
         self._events: EventLog | None = None
+        self._decisions: Mapping[str, Decided] = {}
 
     def router(self) -> APIRouter:
         """The routes, to be included in an app."""
@@ -66,8 +66,19 @@ class ServiceRoutes:
         return JSONResponse(body)
 
     async def scale(self, model_name: str) -> JSONResponse:
-        """How many workers of this model would finish its backlog within a minute; 0 when it has no job."""
-        return JSONResponse({"desired_replicas": await self._desired(self._gateway.registry.get(model_name))})
+        """How many workers this model should have as the controller decided last, and why; KEDA's metrics-api scaler
+        reads `desired_replicas`."""
+        gateway = self._gateway
+        model = gateway.registry.get(model_name)
+        decided = await self._decided(model.slug)
+        body = {
+            "model": model.name,
+            "desired_replicas": decided.replicas,
+            "workers": len(gateway.live.workers(model.slug, gateway.clock())),
+            "why": decided.why,
+            "decided_at": rfc3339(decided.at),
+        }
+        return JSONResponse(body)
 
     async def healthz(self) -> JSONResponse:
         """200 as long as this process answers at all."""
@@ -102,21 +113,16 @@ class ServiceRoutes:
         live, slug, now = self._gateway.live, model_slug(name), self._gateway.clock()
         return broken_json(name, trouble, live.standing(slug), live.waiting(slug, now), now)
 
-    async def _desired(self, model: Model) -> int:
-        live = self._gateway.live
-        standing, waiting = live.standing(model.slug), live.waiting(model.slug, self._gateway.clock()).jobs
-        if standing is None:
-            # No dispatcher was heard since this gateway started: the rows know whether there is anything to do.
-            return 1 if waiting or await self._has_open_jobs(model) else 0
-        busy = waiting + standing.running
-        workers = math.ceil(busy * standing.seconds_per_job / (model.slots * DRAIN_TARGET_S))
-        return max(1, workers) if busy else 0
-
-    async def _has_open_jobs(self, model: Model) -> bool:
-        for state in (State.QUEUED, State.RUNNING):
-            if (await self._gateway.rows.list(JobQuery(OWNER, model.name, state, limit=1))).rows:
-                return True
-        return False
+    async def _decided(self, model: str) -> Decided:
+        """The latest decision about a model (its slug); while the rows are away, the latest that was seen here."""
+        try:
+            self._decisions = await self._gateway.scaling.decisions()
+        except TransientError:
+            if model not in self._decisions:
+                raise
+        if model not in self._decisions:
+            raise Refusal("not-decided", "No controller has decided about this model yet.", retry_after_s=1)
+        return self._decisions[model]
 
     async def _queue(self) -> None:
         """Ask the broker for the end of a log."""

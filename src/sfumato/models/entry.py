@@ -65,6 +65,10 @@ class Entry(Frozen):
     vae_tiling: bool = False
     cuda_graphs: bool = True
     output_filter: str = ""
+    min_workers: int = Field(0, ge=0)
+    max_workers: int | None = Field(None, ge=0)
+    objective_s: float = Field(30.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     rules: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("output_filter")
@@ -162,6 +166,8 @@ def _check_backend(entry: Entry, where: str) -> None:
     idle = [key for key in DIFFUSERS_ONLY if getattr(entry, key) != getattr(plain, key)]
     if idle and entry.backend != "diffusers":
         raise BadModels(f"{where}: for backend diffusers alone, not for {entry.backend}: {', '.join(idle)}.")
+    if entry.max_workers is not None and entry.max_workers < entry.min_workers:
+        raise BadModels(f"{where}: max_workers is {entry.max_workers}, fewer than min_workers, {entry.min_workers}.")
     if entry.revision and not entry.hub:
         raise BadModels(f'{where}: revision is of a hub\'s model; name it too, as hub = "owner/name".')
 

@@ -18,6 +18,7 @@ __all__ = [
     "Dtype",
     "Lora",
     "Model",
+    "Scaling",
 ]
 
 BackendName = Literal["onnx", "diffusers", "simulated"]
@@ -61,6 +62,17 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """How many workers a model may have: `least` to `most` (None: what SFUMATO_WORKERS says), the time from accept to
+    result that they should keep (seconds), and how much its waiting jobs weigh beside those of other models."""
+
+    least: int = 0
+    most: int | None = None
+    objective_s: float = 30.0
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One model that jobs can name.
 
@@ -69,7 +81,7 @@ class Model:
     waiting jobs new ones are answered 429; `device` and `dtype` are where and in which numbers its backend computes;
     `hub` and `revision` are where the folder came from, if it was fetched; `output_filter`, "package.module:function",
     is called with each finished picture; `attention_slicing` and `vae_tiling` need less memory; `cuda_graphs` off is
-    for finding out whether they are at fault.
+    for finding out whether they are at fault; `scaling` is what the controller goes by.
     """
 
     name: str
@@ -90,3 +102,4 @@ class Model:
     attention_slicing: bool = False
     vae_tiling: bool = False
     cuda_graphs: bool = True
+    scaling: Scaling = Scaling()

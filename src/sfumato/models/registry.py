@@ -15,9 +15,9 @@ from sfumato.core.errors import UnknownModel
 from sfumato.core.params import ModelRules
 from sfumato.models.entry import Entry, Listed, parsed, said
 from sfumato.models.folder import default_rules
-from sfumato.models.model import BUNDLED, FOLDER, BadModels, BrokenModel, Lora, Model
+from sfumato.models.model import BUNDLED, FOLDER, BadModels, BrokenModel, Lora, Model, Scaling
 
-__all__ = ["BUNDLED", "FOLDER", "BadModels", "BrokenModel", "Lora", "Model", "Registry"]
+__all__ = ["BUNDLED", "FOLDER", "BadModels", "BrokenModel", "Lora", "Model", "Registry", "Scaling"]
 
 log = logging.getLogger(__name__)
 
@@ -283,6 +283,7 @@ def _model(listed: Listed) -> Model:
         attention_slicing=entry.attention_slicing,
         vae_tiling=entry.vae_tiling,
         cuda_graphs=entry.cuda_graphs,
+        scaling=Scaling(entry.min_workers, entry.max_workers, entry.objective_s, entry.weight),
     )
 
 

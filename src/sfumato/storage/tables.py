@@ -2,14 +2,39 @@
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Dialect, Double, Index, MetaData, SmallInteger, Table, Text, TypeDecorator
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    TypeDecorator,
+)
 
 from sfumato.core.events import JobRow
 from sfumato.core.frozen import Frozen
 
-__all__ = ["REVISION", "Json", "cursors", "forgotten", "jobs", "metadata", "parked", "pending"]
+__all__ = [
+    "REVISION",
+    "Json",
+    "cursors",
+    "decisions",
+    "forgotten",
+    "jobs",
+    "leases",
+    "metadata",
+    "parked",
+    "pending",
+    "placements",
+    "pools",
+]
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The migration that makes exactly these tables; a test compares both."""
 
 metadata: Final = MetaData()
@@ -79,4 +104,42 @@ parked: Final = Table(
     Column("position", BigInteger, primary_key=True),
     Column("raw", Text, nullable=False),
     Column("why", Text, nullable=False),
+)
+
+# Who may act where only one should; `until` is by the database's own clock, so hosts need not agree on theirs.
+leases: Final = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("until", Double, nullable=False),
+)
+
+# How many workers the controller wants of a model (its slug), and why.
+decisions: Final = Table(
+    "decisions",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("replicas", Integer, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+# The hosts that run workers, how many each, and when they last said so by the database's clock.
+pools: Final = Table(
+    "pools",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("places", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+# Which of the workers wanted run on which host; `idlest` names those that have least to do, first.
+placements: Final = Table(
+    "placements",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("replicas", Integer, nullable=False),
+    Column("idlest", Text, nullable=False),
 )

@@ -13,7 +13,7 @@ from sfumato.observability import setup_logging
 from sfumato.process import stop_on_signals
 from sfumato.supervisor.keeping import Role, Supervisor, of_ours
 from sfumato.supervisor.place import address_of, listen, say_when_ready, taken
-from sfumato.supervisor.workers import follow_models
+from sfumato.supervisor.pool import keep_pool, room_for, with_room
 
 __all__ = ["up"]
 
@@ -33,7 +33,8 @@ def up(settings: Settings) -> int:
 async def _run(settings: Settings, listener: socket.socket, address: str) -> int:
     registry = Registry.load(settings.models_file)
     registry.keep(settings.last_models_file)
-    settings = settings.model_copy(update={"live_workers": max(1, settings.workers * len(registry.names()))})
+    room = room_for(settings)
+    settings = with_room(settings, room, len(registry.names()))
     lifeline, ours = os.pipe()
     stop = stop_on_signals()
     supervisor = Supervisor(child_environment(settings), lifeline, settings.metrics_dir)
@@ -42,8 +43,9 @@ async def _run(settings: Settings, listener: socket.socket, address: str) -> int
         supervisor.start(Role("gateway", of_ours("gateway", "--fd", str(fd)), stops=0, grace_s=3.0, fds=(fd,)))
         supervisor.start(Role("dispatcher", of_ours("dispatcher"), stops=1, grace_s=2.0))
         supervisor.start(Role("recorder", of_ours("recorder"), stops=3, grace_s=2.0))
+        supervisor.start(Role("controller", of_ours("controller"), stops=1, grace_s=2.0))
         ready = asyncio.create_task(say_when_ready(address))
-        await follow_models(supervisor, registry, settings, stop)
+        await keep_pool(supervisor, room, registry, settings, stop)
         ready.cancel()
         await supervisor.stop_all()
     finally:

@@ -21,7 +21,7 @@ from sfumato.engine import backends
 from sfumato.engine.opening import open_engine
 from sfumato.models.registry import Model, Registry
 from sfumato.observability import gauge, setup_logging
-from sfumato.process import CAN_NOT_SERVE_STATUS, run
+from sfumato.process import CAN_NOT_SERVE_STATUS, age_s, run
 from sfumato.wiring import open_ports
 from sfumato.worker.duties import Duties
 from sfumato.worker.engine_thread import EngineThread
@@ -52,6 +52,7 @@ class Worker:
         self._runner, self._work, self._events = runner, work, events
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = asyncio.Event()
+        self._cold_start_s = 0.0
 
     def leave(self) -> None:
         """Take nothing new; `run` ends when what runs has finished or was handed back."""
@@ -64,6 +65,7 @@ class Worker:
         Raises:
             EngineDead: leave without handing back, so that a job that kills engines is found out.
         """
+        self._cold_start_s = round(age_s(), 2)
         background = [asyncio.create_task(self._beat()), asyncio.create_task(self._listen())]
         try:
             while not self._leaving.is_set():
@@ -120,6 +122,7 @@ class Worker:
                 lanes=tuple(sorted(self._work.lanes)),
                 running=tuple(self._runner.running.values()),
                 draining=self._leaving.is_set(),
+                cold_start_s=self._cold_start_s,
             )
             with contextlib.suppress(TransientError):  # The next beat says it again.
                 await self._events.append([alive])

@@ -1,0 +1,230 @@
+"""The controller role: follow every model's events, decide how many workers each has, write it where hosts read it.
+
+Of several controllers one decides: who holds the lease. `Controller` awaits nothing but ports and is given the time;
+the shell around it has the clock, the tasks and the signals.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+from uuid import uuid4
+
+from sfumato.config import Settings
+from sfumato.controller.autoscaler import Autoscaler, Bounds, Decision
+from sfumato.controller.placing import placed
+from sfumato.controller.sight import Sight
+from sfumato.core.errors import Deposed, SfumatoError, TransientError
+from sfumato.core.ports import Broker, EventLog
+from sfumato.core.scaling import Board, Decided, Placement, Pool
+from sfumato.models.registry import Model, Registry
+from sfumato.observability import gauge, setup_logging
+from sfumato.process import run, stop_on_signals
+from sfumato.wiring import check_logs, open_ports
+
+__all__ = ["Controller", "serve"]
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 0.5
+LEASE_S: Final = 6.0
+RENEW_S: Final = 2.0
+"""A leader that dies is replaced within LEASE_S and a turn of the other one: well below ten seconds."""
+WRITTEN_EVERY_S: Final = 5.0
+"""How often an unchanged decision is written all the same, with the sentence that goes with the latest figures."""
+POOL_SILENT_S: Final = 6.0
+FOLLOW_LIMIT: Final = 500
+PAUSE_S: Final = 1.0
+OFF_S: Final = 60.0
+"""Decisions so old are those of a service that was off since; it begins anew, with a worker ready for each model."""
+
+
+class Controller:
+    """Decides for `models`; call `turn` for ever, and `sight.apply` with what the logs tell.
+
+    `most` workers for a model whose entry doesn't say; `kept_s` a worker stays that is not needed any more. `external`:
+    others start the workers, as many as decided, so that no host's places bound them.
+    """
+
+    def __init__(
+        self, name: str, board: Board, sight: Sight, *, most: int, kept_s: float = 300.0, external: bool = False
+    ) -> None:
+        self._name, self._board, self.sight = name, board, sight
+        self._most, self._kept_s, self._external = most, kept_s, external
+        self._autoscaler: Autoscaler | None = None
+        self._led_at = self._written_at = float("-inf")
+        self._written: dict[str, int] = {}
+        self._placed: Mapping[str, Mapping[str, Placement]] = {}
+
+    async def turn(self, models: Sequence[Model], now: float) -> bool:
+        """Decide once, if it is this one's to decide; whether it is.
+
+        Raises:
+            TransientError: the store did not answer; what was decided last stays.
+        """
+        try:
+            autoscaler = await self._lead(now)
+            if autoscaler is None:
+                return False
+            pools = () if self._external else await self._board.pools(POOL_SILENT_S)
+            if pools or self._external:
+                await self._decide(autoscaler, models, pools, now)
+        except Deposed as error:
+            log.info("decides no more: %s", error.detail)
+            self._autoscaler = None
+            return False
+        return True
+
+    async def resign(self) -> None:
+        """Let another decide at once."""
+        if self._autoscaler is not None:
+            await self._board.resign(self._name)
+
+    async def _lead(self, now: float) -> Autoscaler | None:
+        """What decides, while the lease is ours."""
+        if self._autoscaler is not None and 0 <= now - self._led_at < RENEW_S:
+            return self._autoscaler
+        if not await self._board.lead(self._name, LEASE_S):
+            if self._autoscaler is not None:
+                log.info("decides no more: another does")
+            self._autoscaler = None
+            return None
+        self._led_at = now
+        if self._autoscaler is None:
+            before = await self._board.decisions()
+            lately = {model: each.replicas for model, each in before.items() if now - each.at < OFF_S}
+            self._autoscaler = Autoscaler(lately, self._kept_s)
+            self._written, self._written_at = {}, float("-inf")
+            log.info("decides how many workers there are")
+        return self._autoscaler
+
+    async def _decide(self, autoscaler: Autoscaler, models: Sequence[Model], pools: Sequence[Pool], now: float) -> None:
+        bounds = {model.slug: self._bounds(model) for model in models}
+        loads = {slug: load for slug in bounds if (load := self.sight.load(slug, now)) is not None}
+        places = sum(bound.most for bound in bounds.values()) if self._external else sum(p.places for p in pools)
+        decisions = autoscaler.decide(loads, bounds, places, now)
+        self._tell(decisions, now)
+        where = {} if self._external else self._placements(decisions, pools, now)
+        counts = {slug: decision.replicas for slug, decision in decisions.items()}
+        fresh = 0 <= now - self._written_at < WRITTEN_EVERY_S
+        if fresh and counts == self._written and _counts(where) == _counts(self._placed):
+            return
+        decided = {slug: Decided(each.replicas, each.why, now) for slug, each in decisions.items()}
+        await self._board.decide(self._name, decided, where)
+        self._written, self._placed, self._written_at = counts, where, now
+
+    def _bounds(self, model: Model) -> Bounds:
+        its = model.scaling
+        most = self._most if its.most is None else its.most
+        return Bounds(its.objective_s, min(its.least, max(most, its.least)), max(most, its.least), its.weight)
+
+    def _placements(
+        self, decisions: Mapping[str, Decision], pools: Sequence[Pool], now: float
+    ) -> Mapping[str, Mapping[str, Placement]]:
+        idlest = {slug: tuple(alive.worker for alive in self.sight.workers(slug, now)) for slug in decisions}
+        where = placed({slug: decision.replicas for slug, decision in decisions.items()}, pools)
+        return {
+            pool: {slug: Placement(count, idlest[slug]) for slug, count in counts.items()}
+            for pool, counts in where.items()
+        }
+
+    def _tell(self, decisions: Mapping[str, Decision], now: float) -> None:
+        for slug, decision in decisions.items():
+            before = self._written.get(slug)
+            if before is not None and before != decision.replicas:
+                log.info("%s: %d workers instead of %d. %s", slug, decision.replicas, before, decision.why)
+            gauge("sfumato_desired_replicas", decision.replicas, model=slug)
+            gauge("sfumato_replicas", len(self.sight.workers(slug, now)), model=slug)
+
+
+def _counts(where: Mapping[str, Mapping[str, Placement]]) -> Mapping[str, Mapping[str, int]]:
+    return {pool: {slug: each.replicas for slug, each in models.items()} for pool, models in where.items()}
+
+
+# The shell: clock, tasks and signals
+
+
+def serve(settings: Settings) -> int:
+    """Decide until SIGTERM or SIGINT; gives the exit status.
+
+    Raises:
+        SfumatoError: the data folder or models.toml can't be used; the message says why.
+    """
+    setup_logging("controller", settings.log_level, settings.log_format)
+    run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    stop = stop_on_signals()
+    registry = Registry.load(settings.models_file, settings.last_models_file)
+    name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+    # Beyond its lanes no worker of a model is given anything.
+    most = 1 if settings.workers is None else settings.workers
+    most = min(most, settings.kafka_work_partitions) if settings.kafka_servers else most
+    async with open_ports(settings) as ports:
+        await check_logs(ports.broker, settings, [model.slug for model in registry])
+        sight = Sight(silent_s=settings.takeover_s + settings.beat_s)
+        controller = Controller(
+            name,
+            ports.scaling,
+            sight,
+            most=most,
+            kept_s=settings.scale_down_s,
+            external=settings.scale_driver == "external",
+        )
+        followed = _Followed(ports.broker, sight)
+        try:
+            while not stop.is_set():
+                registry.refresh()
+                followed.follow(registry)
+                try:
+                    await controller.turn(list(registry), time.time())
+                except TransientError as error:
+                    log.warning("what was decided last stays: %s", error.detail)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), EVERY_S)
+        finally:
+            await followed.close()
+            with contextlib.suppress(TransientError):
+                await controller.resign()
+
+
+class _Followed:
+    """A task per model that feeds the sight from the model's event log."""
+
+    def __init__(self, broker: Broker, sight: Sight) -> None:
+        self._broker, self._sight = broker, sight
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def follow(self, registry: Registry) -> None:
+        """See the models of the registry from now on."""
+        for slug in {model.slug for model in registry} - self._tasks.keys():
+            self._tasks[slug] = asyncio.create_task(_follow(slug, self._broker.events(slug), self._sight))
+
+    async def close(self) -> None:
+        """See nothing more."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+
+async def _follow(model: str, events: EventLog, sight: Sight) -> None:
+    cursor: str | None = None
+    while True:
+        try:
+            cursor = await events.end() if cursor is None else cursor
+            batch = await events.follow(cursor, FOLLOW_LIMIT, wait_s=1.0)
+            cursor = batch.cursor
+            for item in batch.items:
+                sight.apply(model, item.value, time.time())
+        except Exception as error:
+            # Whatever it was, a controller that stopped following would decide by old figures for good.
+            log.warning(
+                "the events of %s can't be followed: %s", model, error, exc_info=not isinstance(error, SfumatoError)
+            )
+            await asyncio.sleep(PAUSE_S)

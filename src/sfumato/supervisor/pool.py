@@ -1,0 +1,210 @@
+"""The workers of one host: as many of each model as the controller decided, and no more at once than there are places.
+
+The decisions are read from the database of the rows. While that is away, what was read last stays.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from sfumato.config import Settings
+from sfumato.core.errors import TransientError
+from sfumato.core.scaling import Offers, Placement
+from sfumato.models.registry import Model, Registry, Scaling
+from sfumato.supervisor.keeping import STOP_WITHIN_S, Role, Supervisor, of_ours
+from sfumato.wiring import open_scaling
+
+__all__ = ["Pool", "Room", "keep_pool", "room_for", "with_room"]
+
+log = logging.getLogger(__name__)
+
+ADJUST_EVERY_S: Final = 0.1
+OFFER_EVERY_S: Final = 0.5
+LOOK_EVERY_S: Final = 2.0
+WORKERS_STOP: Final = 2
+GPUS: Final = Path("/proc/driver/nvidia/gpus")
+
+
+class Room:
+    """How many workers a host may run at once, and on which GPUs (as CUDA names them; none: on the CPU).
+
+    `places` 0 is one for each GPU, or without any `workers` for each model.
+    """
+
+    def __init__(self, places: int, workers: int, gpus: Sequence[str]) -> None:
+        self._places, self.workers, self.gpus = places, workers, tuple(gpus)
+
+    def places(self, models: int) -> int:
+        """Places for a list of so many models."""
+        return self._places or len(self.gpus) or self.workers * models
+
+    def device(self, place: int) -> tuple[tuple[str, str], ...]:
+        """What the worker at this place (counted from 0) is told of its device, as environment."""
+        return (("CUDA_VISIBLE_DEVICES", self.gpus[place % len(self.gpus)]),) if self.gpus else ()
+
+
+def room_for(settings: Settings, gpus_of: Path = GPUS) -> Room:
+    """What this host has for workers, as the settings say or the NVIDIA driver tells in `gpus_of`."""
+    gpus = [each.strip() for each in settings.gpus.split(",") if each.strip()]
+    if not gpus and gpus_of.is_dir():
+        gpus = [str(number) for number, _ in enumerate(gpus_of.iterdir())]
+    workers = settings.workers if settings.workers is not None else max(1, len(gpus))
+    return Room(settings.places, workers, gpus)
+
+
+def with_room(settings: Settings, room: Room, models: int) -> Settings:
+    """The settings for this host's roles, with what it has for workers written out."""
+    return settings.model_copy(update={"workers": room.workers, "live_workers": max(1, room.places(models))})
+
+
+class Pool:
+    """Starts and ends workers; call `adjust` whenever something may have changed. A drain takes at most `grace_s`."""
+
+    def __init__(self, supervisor: Supervisor, room: Room, grace_s: float) -> None:
+        self._supervisor, self._room, self._grace_s = supervisor, room, grace_s
+        self._leaving: dict[asyncio.Task[None], int] = {}
+        self._places: dict[str, int] = {}
+
+    def adjust(self, models: Sequence[Model], wanted: Mapping[str, Placement]) -> None:
+        """One step towards what is wanted (by slug) of these models; what has to leave first is waited for."""
+        self._reap()
+        current = {model.slug: _plain(model) for model in models}
+        running: dict[str, list[str]] = {}
+        for name, child in list(self._supervisor.children.items()):
+            model = child.role.model
+            if model is None:
+                continue
+            if current.get(model.slug) != model:
+                self._end(name)
+            else:
+                running.setdefault(model.slug, []).append(name)
+        for slug, names in running.items():
+            placement = wanted.get(slug, Placement(0))
+            for name in self._to_end(names, len(names) - placement.replicas, placement.idlest):
+                self._end(name)
+                names.remove(name)
+        self._start(models, {slug: len(names) for slug, names in running.items()}, wanted)
+
+    async def close(self) -> None:
+        """Wait for those who leave."""
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    def _start(self, models: Sequence[Model], running: Mapping[str, int], wanted: Mapping[str, Placement]) -> None:
+        """Start what is missing, one of each model in turn, while there is a free place."""
+        missing = Counter(
+            {m.slug: wanted[m.slug].replicas - running.get(m.slug, 0) for m in models if m.slug in wanted}
+        )
+        taken = {*self._places.values(), *self._leaving.values()}
+        free = [place for place in range(self._room.places(len(models))) if place not in taken]
+        while free and any(count > 0 for count in missing.values()):
+            for model in models:
+                if missing[model.slug] > 0 and free:
+                    missing[model.slug] -= 1
+                    self._start_one(model, free.pop(0))
+
+    def _start_one(self, model: Model, place: int) -> None:
+        used = {name for name in self._supervisor.children if name.startswith(f"worker {model.name} ")}
+        number = next(n for n in range(len(used) + 1) if f"worker {model.name} {n}" not in used)
+        name = f"worker {model.name} {number}"
+        self._places[name] = place
+        role = Role(
+            name,
+            of_ours("worker", model.name),
+            stops=WORKERS_STOP,
+            grace_s=self._grace_s,
+            environment=self._room.device(place),
+            model=_plain(model),
+        )
+        self._supervisor.start(role)
+
+    def _end(self, name: str) -> None:
+        place = self._places.pop(name, -1)
+        # Its place stays taken until it has left: the memory of its device is its own until then.
+        task = asyncio.create_task(self._supervisor.stop([name], STOP_WITHIN_S + self._grace_s))
+        self._leaving[task] = place
+
+    def _to_end(self, names: Sequence[str], surplus: int, idlest: Sequence[str]) -> Sequence[str]:
+        """Which `surplus` workers to end: those that never got ready, then those with the least to do."""
+        if surplus <= 0:
+            return ()
+        return sorted(names, key=lambda name: self._rank(name, idlest))[:surplus]
+
+    def _rank(self, name: str, idlest: Sequence[str]) -> tuple[int, str]:
+        process = self._supervisor.children[name].process
+        own = f"{socket.gethostname()}-{process.pid if process else 0}-"
+        return next((n for n, worker in enumerate(idlest) if worker.startswith(own)), -1), name
+
+    def _reap(self) -> None:
+        for task in [task for task in self._leaving if task.done()]:
+            del self._leaving[task]
+            task.result()
+
+
+def _plain(model: Model) -> Model:
+    """The model without what is the controller's alone: a change of that restarts nobody."""
+    return replace(model, scaling=Scaling())
+
+
+async def keep_pool(
+    supervisor: Supervisor, room: Room, registry: Registry, settings: Settings, stop: asyncio.Event
+) -> None:
+    """Keep the workers that the controller wants here of the models of the list, until `stop` is set.
+
+    Raises:
+        SfumatoError: the database of the decisions can't be used.
+    """
+    pool = Pool(supervisor, room, settings.drain_s + 1.0)
+    async with open_scaling(settings) as offers:
+        offer = _Offer(offers, socket.gethostname())
+        looked_at, clock = float("-inf"), asyncio.get_running_loop().time
+        try:
+            while not stop.is_set():
+                if clock() - looked_at >= LOOK_EVERY_S:
+                    looked_at = clock()
+                    if registry.refresh():
+                        registry.keep(settings.last_models_file)
+                        log.info("the models are now: %s", ", ".join(registry.names()))
+                offer.renew(room.places(len(registry.names())), clock())
+                pool.adjust(list(registry), offer.wanted)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), ADJUST_EVERY_S)
+            log.info("stopping; a second signal changes nothing")
+        finally:
+            await offer.withdraw()
+            await pool.close()
+
+
+class _Offer:
+    """This host's places, offered again and again without waiting for the answer; `wanted` is the latest there was."""
+
+    def __init__(self, offers: Offers, host: str) -> None:
+        self._offers, self._host = offers, host
+        self._asked: asyncio.Task[Mapping[str, Placement]] | None = None
+        self._asked_at = float("-inf")
+        self.wanted: Mapping[str, Placement] = {}
+
+    def renew(self, places: int, now: float) -> None:
+        """Take in an answer, and ask again when it is time."""
+        if self._asked is not None and self._asked.done():
+            try:
+                self.wanted = self._asked.result()
+            except TransientError as error:
+                log.warning("the workers stay as they are: %s", error.detail)
+            self._asked = None
+        if self._asked is None and now - self._asked_at >= OFFER_EVERY_S:
+            self._asked_at = now
+            self._asked = asyncio.create_task(self._offers.offer(self._host, places))
+
+    async def withdraw(self) -> None:
+        """Offer nothing more."""
+        if self._asked is not None:
+            self._asked.cancel()
+            await asyncio.gather(self._asked, return_exceptions=True)
+        with contextlib.suppress(TransientError):
+            await self._offers.withdraw(self._host)
