@@ -16,7 +16,7 @@ from tests.support import poll
 
 __all__ = ["ROLES", "Cluster"]
 
-ROLES: Final = ("gateway", "dispatcher", "recorder", "worker")
+ROLES: Final = ("gateway", "dispatcher", "recorder", "controller", "worker")
 SERVERS: Final = {
     "kafka": r"kafka\.Kafka",
     "seaweedfs": r"/weed ",

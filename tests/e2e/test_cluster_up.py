@@ -68,7 +68,7 @@ def _send(method: str, url: str, data: bytes | None = None, **headers: str) -> t
 def test_every_role_and_server_runs_below_the_one_parent(cluster: Cluster) -> None:
     running = {name: len(cluster.pids(name)) for name in (*ROLES, "kafka", "seaweedfs", "postgres", "nginx")}
     assert running == {
-        **{"gateway": 2, "dispatcher": 1, "recorder": 1, "worker": 3},
+        **{"gateway": 2, "dispatcher": 1, "recorder": 1, "controller": 1, "worker": 3},
         **{"kafka": 1, "seaweedfs": 1, "postgres": 1, "nginx": 1},
     }
 

@@ -61,17 +61,17 @@ def _result(service: Service, link: str) -> bytes | None:
 
 def test_sigterm_ends_every_child_in_time(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
-        roles = poll(lambda: service.roles() if len(service.roles()) == 4 else None)
+        roles = poll(lambda: service.roles() if len(service.roles()) == 5 else None)
         status = service.stop(within_s=10)
 
-    assert set(roles) == {"gateway", "dispatcher", "recorder", "worker"}
+    assert set(roles) == {"gateway", "dispatcher", "recorder", "controller", "worker"}
     assert status == 0
     assert not [pid for pid in roles.values() if _lives(pid)]
 
 
 def test_children_leave_when_their_parent_is_killed(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
-        roles = poll(lambda: service.roles() if len(service.roles()) == 4 else None)
+        roles = poll(lambda: service.roles() if len(service.roles()) == 5 else None)
         assert service.process is not None
         service.process.kill()
         poll(lambda: not [pid for pid in roles.values() if _lives(pid)], within_s=15)
@@ -151,7 +151,7 @@ def test_a_list_of_models_that_comes_later_is_served_by_every_role(tmp_path: Pat
 
 def test_a_broken_list_of_models_stops_nobody_from_being_started_again(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
-        roles = poll(lambda: service.roles() if len(service.roles()) == 4 else None)
+        roles = poll(lambda: service.roles() if len(service.roles()) == 5 else None)
         (service.data_dir / "models.toml").write_text("[models.quick\n")
         for pid in roles.values():
             os.kill(pid, signal.SIGKILL)

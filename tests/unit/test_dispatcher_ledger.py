@@ -1,5 +1,6 @@
 """What a dispatcher concludes from the jobs and events it has read."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,9 @@ PROBLEM = Problem(slug="try-again", title="Try again", detail="a passing trouble
 class Model:
     """A ledger, and the log that its events would be in."""
 
-    def __init__(self, jobs: int = 0, **workers: int) -> None:
+    def __init__(self, jobs: int = 0, patience_s: float = math.inf, **workers: int) -> None:
         self.now = NOW
-        self.ledger = Ledger(Lead(0, ""), SILENCE_S)
+        self.ledger = Ledger(Lead(0, ""), SILENCE_S, patience_s=patience_s)
         self.read: list[Logged[Job | Unreadable]] = []
         self.log: list[Event] = []
         self.lanes = {name: lane for lane, name in enumerate(workers)}
@@ -515,3 +516,101 @@ def test_the_pace_is_unknown_until_a_job_is_done_and_a_successor_learns_it() -> 
 def test_the_event_tells_what_the_work_message_says() -> None:
     (hand_out,) = Model(jobs=1, a=1).hand_outs()
     assert hand_out.told == Dispatched(**of(hand_out.work), at=NOW, lane=0, worker="a", deaths=0)
+
+
+# What the controller goes by
+
+
+def test_standing_tells_what_arrives_and_how_much_a_worker_does() -> None:
+    model = Model(a=4)
+    for number in range(1, 5):
+        model.publish(make_job(number, cost=100, created_at=NOW))
+    works = model.works()
+    for work in works:
+        model.start(work, "a")
+    model.now += 8
+    for work in works:
+        model.end(work)
+
+    standing = model.ledger.standing(model.now)
+
+    assert standing.worker_cost_per_s == 4 * 100 / 8
+    assert standing.mean_cost == 100
+    assert standing.arriving[0] > standing.arriving[1] > 0
+    assert model.successor().ledger.standing(model.now).arriving == standing.arriving
+
+
+def test_job_that_went_to_another_worker_counts_for_that_one_alone() -> None:
+    model = Model(jobs=1, a=1)
+    (work,) = model.works()
+    model.dies_over(work, "a", finder="b")
+    (again,) = model.works()
+    model.start(again, "b")
+    model.now += 2
+    model.end(again)
+    assert model.ledger.standing(model.now).worker_cost_per_s == work.job.cost / 2
+
+
+def test_cold_start_is_that_of_the_last_worker_and_outlives_it() -> None:
+    model = Model()
+    model.beat("a", cold_start_s=7.5)
+    model.now += SILENCE_S + 1
+    standing = model.ledger.standing(model.now)
+    assert (standing.workers, standing.cold_start_s) == (0, 7.5)
+    successor = Model()
+    successor.tell(standing)
+    assert successor.ledger.standing(model.now).cold_start_s == 7.5
+
+
+# A model that can't be loaded
+
+
+def not_loaded(model: Model, worker: str = "a") -> None:
+    model.beat(worker, slots=0, draining=True, trouble="the weights are cut off")
+
+
+def test_jobs_fail_with_the_reason_when_their_model_can_not_be_loaded_for_too_long() -> None:
+    model = Model(jobs=2, patience_s=60)
+    model.now += 10
+    not_loaded(model)
+    model.now += 59
+    not_loaded(model, "b")
+    assert model.ledger.ends(model.now, 9) == []
+
+    model.now += 1
+    ends = model.ledger.ends(model.now, 9)
+
+    assert [end.job_id for end in ends] == [job_id(1), job_id(2)]
+    for end in ends:
+        assert end.outcome.error is not None
+        assert (end.outcome.error.slug, end.outcome.state) == ("model-broken", State.FAILED)
+        assert "the weights are cut off" in end.outcome.error.detail
+        model.tell(end)
+    assert model.ledger.standing(model.now).waiting == 0
+
+
+def test_each_job_waits_its_time_for_a_model_that_is_broken_already() -> None:
+    model = Model(patience_s=60)
+    not_loaded(model)
+    model.now += 100
+    model.publish(make_job(1, created_at=model.now))
+    assert model.ledger.ends(model.now + 59, 9) == []
+    assert len(model.ledger.ends(model.now + 60, 9)) == 1
+
+
+def test_model_that_was_mended_keeps_its_jobs() -> None:
+    model = Model(jobs=1, patience_s=60)
+    not_loaded(model)
+    model.now += 50
+    model.beat("b")
+    model.now += 50
+    assert model.ledger.ends(model.now, 9) == []
+
+
+def test_job_that_runs_does_not_fail_for_a_worker_that_could_not_start() -> None:
+    model = Model(jobs=1, patience_s=60, a=1)
+    (work,) = model.works()
+    model.start(work, "a")
+    not_loaded(model, "b")
+    model.now += 100
+    assert model.ledger.ends(model.now, 9) == []

@@ -254,6 +254,22 @@ def test_a_job_that_killed_three_workers_alone_is_decided_failed() -> None:
     assert [(letter.job, letter.outcome.error) for letter in site.topic.dead] == [(make_job(1), error)]
 
 
+def test_first_job_of_a_model_without_workers_is_told_at_once() -> None:
+    site = Site()
+    dispatcher = leading(site)
+    run(dispatcher.turn(site.now))
+    assert len(site.told(Standing)) == 1
+
+    site.now += 0.1
+    site.publish(make_job(1))
+    run(dispatcher.turn(site.now))
+    site.now += 0.1
+    site.publish(make_job(2))
+    run(dispatcher.turn(site.now))
+
+    assert [standing.waiting for standing in site.told(Standing)] == [0, 1]
+
+
 def test_standing_is_told_when_it_changed_at_most_once_a_second() -> None:
     site = Site()
     dispatcher = leading(site)
