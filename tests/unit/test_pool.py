@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from sfumato.config import load_settings
+from sfumato.core.errors import TransientError
 from sfumato.core.scaling import Placement
 from sfumato.models.registry import Model, Registry, Scaling
 from sfumato.supervisor.keeping import Role, Supervisor
-from sfumato.supervisor.pool import Pool, Room, room_for
+from sfumato.supervisor.pool import OFFER_EVERY_S, Offer, Pool, Room, room_for
+from tests.memory_scaling import MemoryScaling
+from tests.support import NOW
 
 RESTYLE = next(iter(Registry.load(None)))
 SECOND = dataclasses.replace(RESTYLE, name="second", slug="second")
@@ -167,3 +170,26 @@ def test_host_has_a_place_for_each_gpu_else_for_each_model(tmp_path: Path) -> No
 def test_gpus_that_cuda_may_see_are_taken_from_its_own_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b")
     assert room_for(load_settings()).gpus == ("GPU-a", "GPU-b")
+
+
+def test_while_the_database_is_away_the_last_decision_stays() -> None:
+    async def test() -> None:
+        away = False
+
+        async def io(what: str) -> None:
+            if away:
+                raise TransientError(f"no {what}")
+
+        store = MemoryScaling(lambda: NOW, io)
+        store.placed = {"host": {"restyle": Placement(2)}}
+        offer, now = Offer(store, "host"), 0.0
+        for away in (False, True, True, False):  # noqa: B007 - `io` reads it
+            offer.renew(4, now)
+            await asyncio.sleep(0)
+            now += OFFER_EVERY_S
+            offer.renew(4, now)
+            assert offer.wanted == {"restyle": Placement(2)}
+        await offer.withdraw()
+        assert await store.pools(silent_s=1) == []
+
+    run(test)

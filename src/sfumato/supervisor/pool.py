@@ -20,7 +20,7 @@ from sfumato.models.registry import Model, Registry, Scaling
 from sfumato.supervisor.keeping import STOP_WITHIN_S, Role, Supervisor, of_ours
 from sfumato.wiring import open_scaling
 
-__all__ = ["Pool", "Room", "keep_pool", "room_for", "with_room"]
+__all__ = ["Offer", "Pool", "Room", "keep_pool", "room_for", "with_room"]
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ async def keep_pool(
     """
     pool = Pool(supervisor, room, settings.drain_s + 1.0)
     async with open_scaling(settings) as offers:
-        offer = _Offer(offers, socket.gethostname())
+        offer = Offer(offers, socket.gethostname())
         looked_at, clock = float("-inf"), asyncio.get_running_loop().time
         try:
             while not stop.is_set():
@@ -180,7 +180,7 @@ async def keep_pool(
             await pool.close()
 
 
-class _Offer:
+class Offer:
     """This host's places, offered again and again without waiting for the answer; `wanted` is the latest there was."""
 
     def __init__(self, offers: Offers, host: str) -> None:
