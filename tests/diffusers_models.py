@@ -141,6 +141,7 @@ KINDS: Final[dict[str, Callable[[], Any]]] = {
     "sd": _sd,
     "sd-v": lambda: _sd("v_prediction", use_linear_projection=True),
     "sd-lcm": lambda: _sd(time_cond_proj_dim=16),
+    "sd-text-added": lambda: _sd(addition_embed_type="text", addition_embed_type_num_heads=4),
     "sdxl": _sdxl,
     "sdxl-refiner": _refiner,
     "sd3": lambda: _sd3(t5=True),
@@ -148,7 +149,7 @@ KINDS: Final[dict[str, Callable[[], Any]]] = {
     "flux-dev": lambda: _flux(guidance_embeds=True, shift=3.0, use_dynamic_shifting=True),
     "flux-schnell": lambda: _flux(guidance_embeds=False),
 }
-"""SD 1.x and 2.x, SD distilled with guidance as an input, SDXL base and refiner, SD3, Flux dev and schnell."""
+"""SD 1.x and 2.x, SD distilled with guidance as an input, SD whose UNet adds the prompt to the time, SDXL base and refiner, SD3, Flux dev and schnell."""
 
 ODD: Final[dict[str, Callable[[], Any]]] = {"sd-wide-text": lambda: _sd(text_width=2 * WIDTH)}
 

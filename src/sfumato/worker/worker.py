@@ -166,10 +166,15 @@ async def _work(settings: Settings, model: Model) -> None:
                 settings.data_dir / "caps",
             )
             output_filter = OutputFilter(model.output_filter)
-        except (backends.BackendUnusable, BadFilter) as error:
-            last = Alive(at=time.time(), worker=name, slots=0, lanes=(), draining=True, trouble=error.detail)
+        except Exception as error:
+            foreseen = isinstance(error, backends.BackendUnusable | BadFilter)
+            trouble = error.detail if foreseen else f"{type(error).__name__}: {error}"[:400]
+            last = Alive(at=time.time(), worker=name, slots=0, lanes=(), draining=True, trouble=trouble)
             await events.append([last])
-            raise
+            if foreseen:
+                raise
+            # Whatever it was, a fresh process would meet it too; where it came from is for the log.
+            raise backends.BackendUnusable(trouble) from error
         thread = EngineThread(engine, model.slug)
         duties = Duties(name, work, events, ports.blobs, ports.outcomes, RetryPolicy())
         previews = Previews(ports.blobs)
@@ -214,7 +219,7 @@ def serve(settings: Settings, model_name: str) -> int:
     try:
         run(_work(settings, model))
     except (backends.BackendUnusable, BadFilter) as error:
-        log.error("%s can't be served: %s", model.name, error.detail)
+        log.error("%s can't be served: %s", model.name, error.detail, exc_info=error.__cause__)
         return CAN_NOT_SERVE_STATUS
     except EngineDead as error:
         log.error("%s; this process ends and a fresh one takes over", error.detail)

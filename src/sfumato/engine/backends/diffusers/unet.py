@@ -39,8 +39,11 @@ class Unet:
 
     def added_width(self) -> int:
         """How many numbers the pooled prompt and the embedded time ids have together; 0: it takes none."""
-        added = getattr(self._module, "add_embedding", None)
-        return 0 if added is None else int(added.linear_1.in_features)
+        kind = self.config.addition_embed_type
+        if kind not in (None, "text", "text_time"):
+            raise BackendUnusable(f"addition_embed_type is {kind!r}; no prompt alone makes what this UNet takes besides.")
+        # Of kind "text" it adds something made from the prompt's embeddings by itself.
+        return int(self._module.add_embedding.linear_1.in_features) if kind == "text_time" else 0
 
     def __call__(
         self, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor, guidance: torch.Tensor, **added: Any
