@@ -155,7 +155,7 @@ def _name(pid: int) -> str:
     """The role, a worker's with its model, or the server; "" when it is neither, or has ended."""
     with suppress(OSError):
         command = _command(pid) + " "
-        if role := re.search(r" sfumato (gateway|dispatcher|recorder|worker [^ ]+) ", command):
+        if role := re.search(r" sfumato (gateway|dispatcher|recorder|controller|worker [^ ]+) ", command):
             return role[1]
         return next((name for name, sign in SERVERS.items() if re.search(sign, command)), "")
     return ""

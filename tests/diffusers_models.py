@@ -149,7 +149,8 @@ KINDS: Final[dict[str, Callable[[], Any]]] = {
     "flux-dev": lambda: _flux(guidance_embeds=True, shift=3.0, use_dynamic_shifting=True),
     "flux-schnell": lambda: _flux(guidance_embeds=False),
 }
-"""SD 1.x and 2.x, SD distilled with guidance as an input, SD whose UNet adds the prompt to the time, SDXL base and refiner, SD3, Flux dev and schnell."""
+"""SD 1.x and 2.x, SD distilled with guidance as an input, SD whose UNet adds the prompt to the time, SDXL base and
+refiner, SD3, Flux dev and schnell."""
 
 ODD: Final[dict[str, Callable[[], Any]]] = {"sd-wide-text": lambda: _sd(text_width=2 * WIDTH)}
 

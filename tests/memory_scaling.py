@@ -20,7 +20,7 @@ class MemoryScaling:
         self._lease = ("", 0.0)
         self._pools: dict[str, tuple[int, float]] = {}
         self.decided: dict[str, Decided] = {}
-        self.placed: Mapping[str, Mapping[str, Placement]] = {}
+        self.placements: Mapping[str, Mapping[str, Placement]] = {}
 
     async def decisions(self) -> Mapping[str, Decided]:
         await self._io("decisions")
@@ -44,7 +44,7 @@ class MemoryScaling:
         since = self._clock() - silent_s
         alive = sorted((name, places) for name, (places, at) in self._pools.items() if at >= since)
         return [
-            Pool(name, places, {model: each.replicas for model, each in self.placed.get(name, {}).items()})
+            Pool(name, places, {model: each.replicas for model, each in self.placements.get(name, {}).items()})
             for name, places in alive
         ]
 
@@ -55,12 +55,15 @@ class MemoryScaling:
         held_by, until = self._lease
         if held_by != holder or self._clock() >= until:
             raise Deposed("another decides")
-        self.decided, self.placed = dict(decided), placed
+        self.decided, self.placements = dict(decided), placed
 
-    async def offer(self, pool: str, places: int) -> Mapping[str, Placement]:
+    async def offer(self, pool: str, places: int) -> None:
         await self._io("offer")
         self._pools[pool] = places, self._clock()
-        return self.placed.get(pool, {})
+
+    async def placed(self, pool: str) -> Mapping[str, Placement]:
+        await self._io("placed")
+        return self.placements.get(pool, {})
 
     async def withdraw(self, pool: str) -> None:
         await self._io("withdraw")

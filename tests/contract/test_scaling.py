@@ -116,7 +116,7 @@ def test_who_lost_the_lease_changes_nothing(stores: Stores) -> None:
                 await one.decide("one", {}, {})
 
             assert await other.decisions() == TWO
-            assert await other.offer("host", 4) == {"restyle": Placement(2)}
+            assert await other.placed("host") == {"restyle": Placement(2)}
 
     asyncio.run(run())
 
@@ -145,8 +145,8 @@ def test_decisions_replace_those_of_before_whole(stores: Stores) -> None:
             await board.decide("one", stays, {"host": {"stays": Placement(3, ("worker-b", "worker-a"))}})
 
             assert await board.decisions() == stays
-            assert await board.offer("host", 4) == {"stays": Placement(3, ("worker-b", "worker-a"))}
-            assert await board.offer("another", 4) == {}
+            assert await board.placed("host") == {"stays": Placement(3, ("worker-b", "worker-a"))}
+            assert await board.placed("another") == {}
 
     asyncio.run(run())
 

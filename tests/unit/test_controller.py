@@ -68,7 +68,7 @@ def test_fresh_service_has_a_worker_ready_for_each_model(board: MemoryScaling, c
         await board.offer("host", 4)
         assert await controller(board).turn(models(), clock.now)
         assert board.decided[MODEL].replicas == 1
-        assert await board.offer("host", 4) == {MODEL: Placement(1)}
+        assert await board.placed("host") == {MODEL: Placement(1)}
 
     run(test())
 
@@ -97,7 +97,7 @@ def test_places_bound_what_is_started(board: MemoryScaling, clock: Clock) -> Non
             tell(one, clock, waiting=100)
             await one.turn(models(), clock.now)
             clock.now += 1
-        assert {name: placed[MODEL].replicas for name, placed in board.placed.items()} == {"a": 1, "b": 1}
+        assert {name: placed[MODEL].replicas for name, placed in board.placements.items()} == {"a": 1, "b": 1}
 
     run(test())
 
@@ -110,7 +110,7 @@ def test_external_driver_is_bound_by_the_model_alone(board: MemoryScaling, clock
             await one.turn(models(most=7), clock.now)
             clock.now += 1
         assert board.decided[MODEL].replicas == 7
-        assert board.placed == {}
+        assert board.placements == {}
 
     run(test())
 
@@ -200,7 +200,7 @@ def test_idlest_worker_is_named_first(board: MemoryScaling, clock: Clock) -> Non
             one.sight.apply(MODEL, Alive(at=clock.now, worker=name, slots=4, lanes=(0,)), clock.now)
         await board.offer("host", 4)
         await one.turn(models(), clock.now)
-        assert board.placed["host"][MODEL].idlest == ("a", "b")
+        assert board.placements["host"][MODEL].idlest == ("a", "b")
 
     run(test())
 

@@ -48,6 +48,17 @@ def test_nobody_knows_when_without_a_dispatcher_or_a_job_done() -> None:
         assert backlog_s(Waiting(5, 5), standing) is None
 
 
+def test_first_job_of_a_model_without_workers_waits_for_one_to_start() -> None:
+    asleep = STANDING.model_copy(update={"workers": 0, "running": 0, "running_cost": 0, "cold_start_s": 12.5})
+    assert estimate(WAITING, 0, asleep, None, NOW).eta_s == 12.5 + 2 * (8 + 1)
+    assert backlog_s(Waiting(1, COST), asleep) == 12.5 + 2.0
+
+
+def test_workers_that_came_since_the_pace_was_measured_count() -> None:
+    grown = STANDING.model_copy(update={"workers": 4, "worker_cost_per_s": COST / 2})
+    assert estimate(WAITING, 1, grown, None, NOW).eta_s == pytest.approx(22.0 / 4)
+
+
 def test_a_retry_does_not_begin_before_its_time() -> None:
     row = WAITING.model_copy(update={"not_before": NOW + 200})
     assert estimate(row, 0, STANDING, None, NOW).eta_s == 200

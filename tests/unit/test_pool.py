@@ -15,7 +15,7 @@ from sfumato.core.errors import TransientError
 from sfumato.core.scaling import Placement
 from sfumato.models.registry import Model, Registry, Scaling
 from sfumato.supervisor.keeping import Role, Supervisor
-from sfumato.supervisor.pool import OFFER_EVERY_S, Offer, Pool, Room, room_for
+from sfumato.supervisor.pool import ASK_EVERY_S, Offer, Pool, Room, room_for
 from tests.memory_scaling import MemoryScaling
 from tests.support import NOW
 
@@ -181,12 +181,12 @@ def test_while_the_database_is_away_the_last_decision_stays() -> None:
                 raise TransientError(f"no {what}")
 
         store = MemoryScaling(lambda: NOW, io)
-        store.placed = {"host": {"restyle": Placement(2)}}
+        store.placements = {"host": {"restyle": Placement(2)}}
         offer, now = Offer(store, "host"), 0.0
         for away in (False, True, True, False):  # noqa: B007 - `io` reads it
             offer.renew(4, now)
             await asyncio.sleep(0)
-            now += OFFER_EVERY_S
+            now += ASK_EVERY_S
             offer.renew(4, now)
             assert offer.wanted == {"restyle": Placement(2)}
         await offer.withdraw()

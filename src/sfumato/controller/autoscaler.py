@@ -73,8 +73,8 @@ class Autoscaler:
         decisions, left = {}, places
         for model, bound in bounds.items():
             load = loads.get(model)
-            had = self._replicas.get(model, min(1, bound.most, left))
-            wanted = had if load is None else self._wanted(model, load, bound, had, now)
+            had = self._replicas.get(model, 0)
+            wanted = max(had, bound.least) if load is None else self._wanted(model, load, bound, had, now)
             replicas = min(left, wanted)
             left -= replicas
             self._replicas[model] = replicas

@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 from uuid import uuid4
 
@@ -58,6 +59,7 @@ class Controller:
         self._autoscaler: Autoscaler | None = None
         self._led_at = self._written_at = float("-inf")
         self._written: dict[str, int] = {}
+        self._known: dict[str, float] = {}
         self._placed: Mapping[str, Mapping[str, Placement]] = {}
 
     async def turn(self, models: Sequence[Model], now: float) -> bool:
@@ -98,6 +100,7 @@ class Controller:
             before = await self._board.decisions()
             lately = {model: each.replicas for model, each in before.items() if now - each.at < OFF_S}
             self._autoscaler = Autoscaler(lately, self._kept_s)
+            self._known = dict.fromkeys(lately, float("-inf"))
             self._written, self._written_at = {}, float("-inf")
             log.info("decides how many workers there are")
         return self._autoscaler
@@ -106,6 +109,8 @@ class Controller:
         bounds = {model.slug: self._bounds(model) for model in models}
         loads = {slug: load for slug in bounds if (load := self.sight.load(slug, now)) is not None}
         places = sum(bound.most for bound in bounds.values()) if self._external else sum(p.places for p in pools)
+        if not self._external and sum(max(1, bound.least) for bound in bounds.values()) <= places:
+            bounds = {slug: self._welcomed(slug, bound, now) for slug, bound in bounds.items()}
         decisions = autoscaler.decide(loads, bounds, places, now)
         self._tell(decisions, now)
         where = {} if self._external else self._placements(decisions, pools, now)
@@ -121,6 +126,12 @@ class Controller:
         its = model.scaling
         most = self._most if its.most is None else its.most
         return Bounds(its.objective_s, min(its.least, max(most, its.least)), max(most, its.least), its.weight)
+
+    def _welcomed(self, model: str, bound: Bounds, now: float) -> Bounds:
+        """A model that is new here has a worker for a while: its first picture needs no start, and what is wrong with
+        its weights shows at once."""
+        welcome = now < self._known.setdefault(model, now) + self._kept_s and bound.most > 0
+        return replace(bound, least=max(bound.least, 1)) if welcome else bound
 
     def _placements(
         self, decisions: Mapping[str, Decision], pools: Sequence[Pool], now: float

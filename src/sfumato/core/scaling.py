@@ -74,8 +74,12 @@ class Board(DecisionReader, Protocol):
 class Offers(Protocol):
     """A host's end."""
 
-    async def offer(self, pool: str, places: int) -> Mapping[str, Placement]:
-        """Say that this host lives and runs up to `places` workers; gives what it should run."""
+    async def offer(self, pool: str, places: int) -> None:
+        """Say that this host lives and runs up to `places` workers."""
+        ...
+
+    async def placed(self, pool: str) -> Mapping[str, Placement]:
+        """What this host should run."""
         ...
 
     async def withdraw(self, pool: str) -> None:

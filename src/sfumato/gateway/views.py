@@ -78,7 +78,8 @@ def estimate(row: JobRow, ahead: int, standing: Standing | None, progress: Runni
         # It shares the pace with what runs beside it.
         return Estimate(position, _seconds((1 - done) * max(row.job.cost, standing.running_cost), standing.cost_per_s))
     cost = _half_of_running(standing) + _cost_ahead(row, ahead, standing) + row.job.cost
-    return Estimate(position, max(_seconds(cost, standing.cost_per_s), round((row.not_before or now) - now, 1)))
+    takes_s = _start_s(standing) + _seconds(cost, _pace_of_queue(standing, standing.cost_per_s))
+    return Estimate(position, max(takes_s, round((row.not_before or now) - now, 1)))
 
 
 def backlog_s(waiting: Waiting, standing: Standing | None) -> float | None:
@@ -87,7 +88,18 @@ def backlog_s(waiting: Waiting, standing: Standing | None) -> float | None:
         return None
     if not waiting.jobs and not standing.running:
         return 0.0
-    return _seconds(waiting.cost + _half_of_running(standing), standing.cost_per_s)
+    pace = _pace_of_queue(standing, standing.cost_per_s)
+    return _start_s(standing) + _seconds(waiting.cost + _half_of_running(standing), pace)
+
+
+def _start_s(standing: Standing) -> float:
+    """Before anything else a worker must be started, where there is none."""
+    return 0.0 if standing.workers else round(standing.cold_start_s, 1)
+
+
+def _pace_of_queue(standing: Standing, seen: float) -> float:
+    """While jobs wait every worker is full; the pace `seen` lately may be that of more workers, or of fewer."""
+    return standing.worker_cost_per_s * max(1, standing.workers) or seen
 
 
 def _cost_ahead(row: JobRow, ahead: int, standing: Standing) -> float:

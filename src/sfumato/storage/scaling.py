@@ -84,11 +84,15 @@ class SqlScaling:
             ]:
                 await self._database.put(connection, placements, lines)
 
-    async def offer(self, pool: str, places: int) -> Mapping[str, Placement]:
-        """Say that this host lives and runs up to `places` workers; gives what it should run."""
+    async def offer(self, pool: str, places: int) -> None:
+        """Say that this host lives and runs up to `places` workers."""
         async with self._database.write() as connection:
             offered = {"name": pool, "places": places, "at": await _now(connection)}
             await self._database.put(connection, _pools, [offered], update=["places", "at"])
+
+    async def placed(self, pool: str) -> Mapping[str, Placement]:
+        """What this host should run."""
+        async with self._database.read() as connection:
             found = await connection.execute(select(placements).where(placements.c.pool == pool))
             return {row.model: Placement(row.replicas, tuple(row.idlest.split())) for row in found}
 

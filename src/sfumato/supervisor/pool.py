@@ -5,6 +5,7 @@ The decisions are read from the database of the rows. While that is away, what w
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import socket
 from collections import Counter
@@ -25,7 +26,9 @@ __all__ = ["Offer", "Pool", "Room", "keep_pool", "room_for", "with_room"]
 log = logging.getLogger(__name__)
 
 ADJUST_EVERY_S: Final = 0.1
-OFFER_EVERY_S: Final = 0.5
+ASK_EVERY_S: Final = 0.5
+OFFER_EVERY_S: Final = 2.0
+"""An offer is a write, and what is not heard of for six seconds is gone (POOL_SILENT_S of the controller)."""
 LOOK_EVERY_S: Final = 2.0
 WORKERS_STOP: Final = 2
 GPUS: Final = Path("/proc/driver/nvidia/gpus")
@@ -161,7 +164,9 @@ async def keep_pool(
     """
     pool = Pool(supervisor, room, settings.drain_s + 1.0)
     async with open_scaling(settings) as offers:
-        offer = Offer(offers, socket.gethostname())
+        # Two on one host, each with a data folder of its own, are two.
+        folder = hashlib.sha256(str(settings.data_dir.absolute()).encode()).hexdigest()[:6]
+        offer = Offer(offers, f"{socket.gethostname()}-{folder}")
         looked_at, clock = float("-inf"), asyncio.get_running_loop().time
         try:
             while not stop.is_set():
@@ -181,25 +186,31 @@ async def keep_pool(
 
 
 class Offer:
-    """This host's places, offered again and again without waiting for the answer; `wanted` is the latest there was."""
+    """This host's places, offered again and again without waiting; `wanted` is the latest answer."""
 
     def __init__(self, offers: Offers, host: str) -> None:
         self._offers, self._host = offers, host
         self._asked: asyncio.Task[Mapping[str, Placement]] | None = None
-        self._asked_at = float("-inf")
+        self._asked_at = self._offered_at = float("-inf")
         self.wanted: Mapping[str, Placement] = {}
 
     def renew(self, places: int, now: float) -> None:
-        """Take in an answer, and ask again when it is time."""
+        """Take in what was read, and ask again when it is time (`now` in seconds of any clock)."""
         if self._asked is not None and self._asked.done():
             try:
                 self.wanted = self._asked.result()
             except TransientError as error:
                 log.warning("the workers stay as they are: %s", error.detail)
             self._asked = None
-        if self._asked is None and now - self._asked_at >= OFFER_EVERY_S:
+        if self._asked is None and now - self._asked_at >= ASK_EVERY_S:
             self._asked_at = now
-            self._asked = asyncio.create_task(self._offers.offer(self._host, places))
+            self._asked = asyncio.create_task(self._ask(places, now))
+
+    async def _ask(self, places: int, now: float) -> Mapping[str, Placement]:
+        if now - self._offered_at >= OFFER_EVERY_S:
+            await self._offers.offer(self._host, places)
+            self._offered_at = now
+        return await self._offers.placed(self._host)
 
     async def withdraw(self) -> None:
         """Offer nothing more."""

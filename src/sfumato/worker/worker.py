@@ -13,7 +13,7 @@ import time
 from uuid import uuid4
 
 from sfumato.config import Settings
-from sfumato.core.errors import EngineDead, TransientError
+from sfumato.core.errors import EngineDead, SfumatoError, TransientError
 from sfumato.core.events import Alive, Ended, Watched
 from sfumato.core.ports import EventLog, WorkReceiver
 from sfumato.core.retry import RetryPolicy
@@ -167,14 +167,13 @@ async def _work(settings: Settings, model: Model) -> None:
             )
             output_filter = OutputFilter(model.output_filter)
         except Exception as error:
-            foreseen = isinstance(error, backends.BackendUnusable | BadFilter)
-            trouble = error.detail if foreseen else f"{type(error).__name__}: {error}"[:400]
-            last = Alive(at=time.time(), worker=name, slots=0, lanes=(), draining=True, trouble=trouble)
+            unusable = _unusable(error)
+            last = Alive(at=time.time(), worker=name, slots=0, lanes=(), draining=True, trouble=unusable.detail)
             await events.append([last])
-            if foreseen:
+            if unusable is error:
                 raise
-            # Whatever it was, a fresh process would meet it too; where it came from is for the log.
-            raise backends.BackendUnusable(trouble) from error
+            log.exception("%s can't be loaded", model.name)
+            raise unusable from error
         thread = EngineThread(engine, model.slug)
         duties = Duties(name, work, events, ports.blobs, ports.outcomes, RetryPolicy())
         previews = Previews(ports.blobs)
@@ -194,6 +193,13 @@ async def _work(settings: Settings, model: Model) -> None:
         await worker.run()
         await previews.close()
         await thread.close()
+
+
+def _unusable(error: Exception) -> SfumatoError:
+    """Why the model can't be loaded; whatever it was, a fresh process would meet it too."""
+    if isinstance(error, backends.BackendUnusable | BadFilter):
+        return error
+    return backends.BackendUnusable(f"{type(error).__name__}: {error}"[:400])
 
 
 def _options(model: Model, threads: int) -> backends.Options:
@@ -219,7 +225,7 @@ def serve(settings: Settings, model_name: str) -> int:
     try:
         run(_work(settings, model))
     except (backends.BackendUnusable, BadFilter) as error:
-        log.error("%s can't be served: %s", model.name, error.detail, exc_info=error.__cause__)
+        log.error("%s can't be served: %s", model.name, error.detail)
         return CAN_NOT_SERVE_STATUS
     except EngineDead as error:
         log.error("%s; this process ends and a fresh one takes over", error.detail)

@@ -41,7 +41,7 @@ class Unet:
         """How many numbers the pooled prompt and the embedded time ids have together; 0: it takes none."""
         kind = self.config.addition_embed_type
         if kind not in (None, "text", "text_time"):
-            raise BackendUnusable(f"addition_embed_type is {kind!r}; no prompt alone makes what this UNet takes besides.")
+            raise BackendUnusable(f"addition_embed_type is {kind!r}: this UNet takes more than a prompt gives.")
         # Of kind "text" it adds something made from the prompt's embeddings by itself.
         return int(self._module.add_embedding.linear_1.in_features) if kind == "text_time" else 0
 
