@@ -131,8 +131,11 @@ class Settings(BaseSettings):
         "those in CUDA_VISIBLE_DEVICES, else all.",
     )
     live_workers: int = Field(1, ge=1, description="Workers that share this host's cores; set by `sfumato up`.")
-    scale_down_s: float = Field(
-        300.0, ge=0, description="How long a worker that is not needed any more stays at least, in seconds."
+    scale_down_s: float | None = Field(
+        None,
+        ge=0,
+        description="How long a worker that is not needed any more stays at least, in seconds; by default 300, with "
+        "`external` only as long as that saves GPU time.",
     )
     scale_driver: Literal["local", "external"] = Field(
         "local",

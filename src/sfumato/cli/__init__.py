@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli import bench, cluster, db, dead, doctor, explain, jobs, models, roles, storage
+from sfumato.cli import bench, cluster, db, dead, doctor, explain, jobs, models, roles, simulate, storage
 from sfumato.cli.verb import Verbs
 from sfumato.core.errors import SfumatoError
 
@@ -53,6 +53,7 @@ explain.add_to(app)
 dead.add_to(app)
 db.add_to(app)
 bench.add_to(app)
+simulate.add_to(app)
 doctor.add_to(app)
 storage.add_to(app)
 

@@ -1,95 +1,143 @@
 """How many workers each model should have, from what its dispatcher tells. Pure: it is given the time.
 
-Work is counted in seconds of one worker that is fully used, so that large and small jobs, and batches of any size, are
-in one unit; what arrives per second is then the number of workers that it keeps busy.
+`demand` says what each model wants, `sharing` who gets it when the places do not suffice; this adds what must hold
+whatever the numbers say: the bounds, the places, and how fast a count may change.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Autoscaler", "Bounds", "Decision", "Load"]
+from sfumato.controller.demand import Demand, Memory, Rules, demand
+from sfumato.controller.load import Bounds, Decision, Load, sane
+from sfumato.controller.sharing import Claim, share
 
-BUSY: Final = 0.8
-"""Share of its time that a worker is planned to work; the rest takes the fluctuations."""
-KEPT_S: Final = 300.0
-KEPT_COLD_STARTS: Final = 3.0
+__all__ = ["RAMP", "RAMP_S", "Autoscaler", "Bounds", "Decision", "Load", "Rules"]
 
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """One model's load at a moment.
-
-    `waiting` and `running` are jobs, `waiting_work_s` the work of the waiting ones; `arriving_fast` and `arriving_slow`
-    the work that arrives per second, averaged over 10 and 60 s; `oldest_wait_s` how long the oldest has waited;
-    `seconds_per_job` the work of one job and `cold_start_s` the time from starting a worker to its first job, both 0
-    while unknown; `workers` how many take jobs now; `broken` that its last worker could not load the model.
-    """
-
-    waiting: int = 0
-    running: int = 0
-    waiting_work_s: float = 0.0
-    arriving_fast: float = 0.0
-    arriving_slow: float = 0.0
-    oldest_wait_s: float = 0.0
-    seconds_per_job: float = 0.0
-    cold_start_s: float = 0.0
-    workers: int = 0
-    broken: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a model may have: `least` to `most` workers, its latency objective (accept to result, seconds), and how
-    much its waiting jobs weigh beside those of other models."""
-
-    objective_s: float = 30.0
-    least: int = 0
-    most: int = 1
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """So many workers, and one sentence that says why."""
-
-    replicas: int
-    why: str
+RAMP_S: Final = 10.0
+RAMP: Final = 4
+"""In any RAMP_S seconds a model's count rises at most to twice what it was or by RAMP, whichever is more."""
+LONGEST_S: Final = 60.0
+"""More than this between two decisions counts as this: so far may a jump of the clock carry us."""
+HELD_COLD_STARTS: Final = 3.0
 
 
 class Autoscaler:
     """Call `decide` as often as something is known. `replicas` is what an earlier leader decided last."""
 
-    def __init__(self, replicas: Mapping[str, int] | None = None, kept_s: float = KEPT_S) -> None:
-        self._kept_s = kept_s
-        self._replicas = dict(replicas or {})
-        self._needed_at: dict[str, float] = {}
+    def __init__(self, replicas: Mapping[str, int] | None = None, rules: Rules | None = None) -> None:
+        self._rules = rules or Rules()
+        self._memories = {model: Memory(max(count, 0)) for model, count in (replicas or {}).items()}
+        self._ramps: dict[str, tuple[float, int]] = {}
+        self._told_at = math.nan
+        self._now = 0.0
 
     def decide(
         self, loads: Mapping[str, Load], bounds: Mapping[str, Bounds], places: int, now: float
     ) -> Mapping[str, Decision]:
         """Workers for each model in `bounds`, at most `places` in all; models without a load keep what they have."""
-        decisions, left = {}, places
-        for model, bound in bounds.items():
-            load = loads.get(model)
-            had = self._replicas.get(model, 0)
-            wanted = max(had, bound.least) if load is None else self._wanted(model, load, bound, had, now)
-            replicas = min(left, wanted)
-            left -= replicas
-            self._replicas[model] = replicas
-            decisions[model] = Decision(replicas, f"{wanted} wanted, {places} places")
+        self._tick(now)
+        for gone in self._memories.keys() - bounds.keys():
+            del self._memories[gone]
+            self._ramps.pop(gone, None)
+        demands = {model: self._demand(model, loads.get(model), bound) for model, bound in bounds.items()}
+        wanted = {model: self._ramped(model, bounds[model], each.replicas) for model, each in demands.items()}
+        if sum(wanted.values()) <= places:
+            given = wanted
+        else:
+            claims = [
+                self._claim(model, wanted[model], demands[model], loads.get(model), bounds[model]) for model in bounds
+            ]
+            given = share(claims, places)
+        decisions = {}
+        for model, each in demands.items():
+            self._remember(model, given[model], each)
+            decisions[model] = Decision(given[model], self._why(model, loads.get(model), each, wanted, given, places))
         return decisions
 
-    def _wanted(self, model: str, load: Load, bound: Bounds, had: int, now: float) -> int:
-        busy = load.waiting + load.running
-        per_job = load.seconds_per_job or 1.0
-        spare_s = max(bound.objective_s - (0.0 if load.workers else load.cold_start_s), per_job)
-        arriving = max(load.arriving_fast, load.arriving_slow)
-        needed = math.ceil(arriving / BUSY + load.waiting_work_s / spare_s) if busy else 0
-        needed = max(bound.least, min(bound.most, max(needed, 1 if busy else 0)))
-        if needed >= had:
-            self._needed_at[model] = now
-            return needed
-        kept_s = max(self._kept_s, KEPT_COLD_STARTS * load.cold_start_s)
-        return had if now < self._needed_at.setdefault(model, now) + kept_s else needed
+    def _tick(self, now: float) -> None:
+        """Our own clock: it never goes back, and a jump of the given one moves it by no more than LONGEST_S."""
+        if math.isfinite(now):
+            passed_s = now - self._told_at
+            self._told_at = now
+            if passed_s > 0:
+                self._now += min(passed_s, LONGEST_S)
+
+    def _demand(self, model: str, load: Load | None, bound: Bounds) -> Demand:
+        memory = self._memories.setdefault(model, Memory())
+        if load is None:
+            most = max(bound.most, 0)
+            replicas = max(min(max(bound.least, 0), most), min(memory.replicas, most))
+            return Demand(replicas, "nothing is known of its load, so it keeps what it has", 0.0, True, 0.0)
+        return demand(load, bound, memory, self._rules, self._now)
+
+    def _ramped(self, model: str, bound: Bounds, wanted: int) -> int:
+        """No more than the ramp allows, but for the least it must have."""
+        began, base = self._ramps.get(model, (-math.inf, 0))
+        if self._now - began >= RAMP_S:
+            base = self._memories[model].replicas
+            self._ramps[model] = (self._now, base)
+        return min(wanted, max(base + RAMP, 2 * base, min(bound.least, bound.most)))
+
+    def _claim(self, model: str, wanted: int, each: Demand, load: Load | None, bound: Bounds) -> Claim:
+        memory = self._memories[model]
+        objective_s = max(sane(bound.objective_s), 1.0)
+        unserved_s = max(self._now - memory.unserved_at, 0.0)
+        late = min((sane(load.oldest_wait_s) if load else 0.0) / objective_s, 1.0)
+        cost = (
+            sane(bound.weight)
+            * min(max(each.pressure, 1e-3), 1e6)
+            * (1.0 + late + (4.0 * unserved_s / objective_s) ** 2)
+        )
+        return Claim(
+            model=model,
+            wanted=wanted,
+            had=memory.replicas,
+            least=max(bound.least, 0),
+            cost=cost,
+            busy=each.busy,
+            held=load is None or self._now - memory.raised_at < HELD_COLD_STARTS * each.cold_start_s,
+            broken=load is not None and load.broken,
+            rested_s=self._now - memory.busy_at,
+        )
+
+    def _remember(self, model: str, given: int, each: Demand) -> None:
+        memory = self._memories[model]
+        if given > memory.replicas:
+            memory.raised_at = self._now
+            memory.started.extend([self._now] * min(given - memory.replicas, 64))
+        memory.unserved_at = min(memory.unserved_at, self._now) if each.busy and not given else math.inf
+        memory.replicas = given
+
+    def _why(
+        self,
+        model: str,
+        load: Load | None,
+        each: Demand,
+        wanted: Mapping[str, int],
+        given: Mapping[str, int],
+        places: int,
+    ) -> str:
+        replicas, asked = given[model], wanted[model]
+        said = f"{replicas} worker{'' if replicas == 1 else 's'}: {_facts(load)}"
+        if replicas < asked and load is not None and load.broken:
+            return said + "its worker could not load the model, so it holds no place that others wait for"
+        if replicas < asked:
+            holders = ", ".join(f"{other} {count}" for other, count in given.items() if count and other != model)
+            of = f"of {places} place{'' if places == 1 else 's'} "
+            return said + f"{asked} wanted, but {of}" + (f"others hold: {holders}" if holders else "no more is left")
+        if asked < each.replicas:
+            return said + f"{each.replicas} wanted, but at most {RAMP} more or twice as many in {RAMP_S:.0f} s"
+        return said + each.cause
+
+
+def _facts(load: Load | None) -> str:
+    if load is None:
+        return ""
+    if not load.waiting and not load.running:
+        return "no job waits or runs; "
+    arriving = max(sane(load.arriving_fast), sane(load.arriving_slow))
+    return (
+        f"{load.waiting} job{' waits' if load.waiting == 1 else 's wait'} ({sane(load.waiting_work_s):.0f} s of work), "
+        f"{load.running} run{'s' if load.running == 1 else ''}, {arriving:.1f} workers' worth arrives; "
+    )

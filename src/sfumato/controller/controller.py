@@ -16,7 +16,7 @@ from typing import Final
 from uuid import uuid4
 
 from sfumato.config import Settings
-from sfumato.controller.autoscaler import Autoscaler, Bounds, Decision
+from sfumato.controller.autoscaler import Autoscaler, Bounds, Decision, Rules
 from sfumato.controller.placing import placed
 from sfumato.controller.sight import Sight
 from sfumato.core.errors import Deposed, SfumatoError, TransientError
@@ -40,6 +40,7 @@ WRITTEN_EVERY_S: Final = 5.0
 POOL_SILENT_S: Final = 6.0
 FOLLOW_LIMIT: Final = 500
 PAUSE_S: Final = 1.0
+KEPT_S: Final = 300.0
 OFF_S: Final = 60.0
 """Decisions so old are those of a service that was off since; it begins anew, with a worker ready for each model."""
 
@@ -47,15 +48,16 @@ OFF_S: Final = 60.0
 class Controller:
     """Decides for `models`; call `turn` for ever, and `sight.apply` with what the logs tell.
 
-    `most` workers for a model whose entry doesn't say; `kept_s` a worker stays that is not needed any more. `external`:
-    others start the workers, as many as decided, so that no host's places bound them.
+    `most` workers for a model whose entry doesn't say; a worker that is not needed any more stays for `kept_s`.
+    `external`: others start the workers, as many as decided, so that no host's places bound them.
     """
 
     def __init__(
-        self, name: str, board: Board, sight: Sight, *, most: int, kept_s: float = 300.0, external: bool = False
+        self, name: str, board: Board, sight: Sight, *, most: int, kept_s: float | None = None, external: bool = False
     ) -> None:
         self._name, self._board, self.sight = name, board, sight
-        self._most, self._kept_s, self._external = most, kept_s, external
+        self._most, self._external = most, external
+        self._rules = _rules(kept_s, external)
         self._autoscaler: Autoscaler | None = None
         self._led_at = self._written_at = float("-inf")
         self._written: dict[str, int] = {}
@@ -99,7 +101,7 @@ class Controller:
         if self._autoscaler is None:
             before = await self._board.decisions()
             lately = {model: each.replicas for model, each in before.items() if now - each.at < OFF_S}
-            self._autoscaler = Autoscaler(lately, self._kept_s)
+            self._autoscaler = Autoscaler(lately, self._rules)
             self._known = dict.fromkeys(lately, float("-inf"))
             self._written, self._written_at = {}, float("-inf")
             log.info("decides how many workers there are")
@@ -130,7 +132,7 @@ class Controller:
     def _welcomed(self, model: str, bound: Bounds, now: float) -> Bounds:
         """A model that is new here has a worker for a while: its first picture needs no start, and what is wrong with
         its weights shows at once."""
-        welcome = now < self._known.setdefault(model, now) + self._kept_s and bound.most > 0
+        welcome = now < self._known.setdefault(model, now) + self._rules.kept_s and bound.most > 0
         return replace(bound, least=max(bound.least, 1)) if welcome else bound
 
     def _placements(
@@ -150,6 +152,15 @@ class Controller:
                 log.info("%s: %d workers instead of %d. %s", slug, decision.replicas, before, decision.why)
             gauge("sfumato_desired_replicas", decision.replicas, model=slug)
             gauge("sfumato_replicas", len(self.sight.workers(slug, now)), model=slug)
+
+
+def _rules(kept_s: float | None, external: bool) -> Rules:
+    """On hosts of one's own a worker that nobody needs costs nothing, and spares the next job its start; where something
+    else starts workers, it is paid for."""
+    if kept_s is None and external:
+        return Rules()
+    kept = KEPT_S if kept_s is None else kept_s
+    return Rules(calm_s=kept, kept_s=kept)
 
 
 def _counts(where: Mapping[str, Mapping[str, Placement]]) -> Mapping[str, Mapping[str, int]]:
