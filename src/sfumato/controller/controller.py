@@ -155,8 +155,8 @@ class Controller:
 
 
 def _rules(kept_s: float | None, external: bool) -> Rules:
-    """On hosts of one's own a worker that nobody needs costs nothing, and spares the next job its start; where something
-    else starts workers, it is paid for."""
+    """On one's own hosts a worker that nobody needs costs nothing, and spares the next job its start; where something else
+    starts workers, it is paid for."""
     if kept_s is None and external:
         return Rules()
     kept = KEPT_S if kept_s is None else kept_s

@@ -37,8 +37,8 @@ class Rules:
 
     `aim`: share of the objective that is planned to be used; the rest takes what nobody could foresee. `low`: share of
     the planned wait below which a worker may go. `horizon` (cold starts): how long fewer workers must be enough.
-    `calm_s`: for how long that must have been so. `kept_s`: the last worker stays so long at least. `warm` (cold starts): how long the last worker stays without a job,
-    where the objective leaves time for a cold start.
+    `calm_s`: for how long that must have been so. `kept_s`: so long the last worker stays at least. `warm` (cold
+    starts): how long it stays without a job, where the objective leaves time for a cold start.
     """
 
     aim: float = 1.0
