@@ -34,14 +34,14 @@ from sfumato.core.events import (
     Unreadable,
     Watched,
 )
-from sfumato.core.job import Job, Outcome, Problem, State, Work
+from sfumato.core.job import Job, Outcome, Priority, Problem, State, Work
 from sfumato.core.ports import Batch, Lead, Logged
 from sfumato.dispatcher.brake import Brake
 from sfumato.dispatcher.fleet import Fleet, Seat
-from sfumato.dispatcher.heap import KeyedHeap
 from sfumato.dispatcher.order import Order, Ticket
 from sfumato.dispatcher.pace import Pace
 from sfumato.dispatcher.prefix import Prefix
+from sfumato.dispatcher.waiting import Waiting
 
 __all__ = ["DEATHS_ALONE", "HandOut", "Ledger"]
 
@@ -107,7 +107,7 @@ class Ledger:
         self._held: dict[str, float] = {}
         self._suspects: dict[str, None] = {}
         self._condemned: dict[str, None] = {}
-        self._expiry = KeyedHeap()
+        self._expiry = Waiting()
         self._seconds_per_job = 0.0
         self._pace = Pace()
         self._brake = Brake()
@@ -246,7 +246,7 @@ class Ledger:
     def _wait(self, entry: _Entry, not_before: float = 0.0) -> None:
         self._leave(entry)
         job, entry.begun_by = entry.job, ""
-        self._expiry.put(job.id, job.expires_at)
+        self._expiry.put(job)
         if entry.deaths:
             entry.place = _Place.SUSPECT
             self._suspects[job.id] = None
@@ -265,7 +265,7 @@ class Ledger:
         self._leave(entry)
         entry.place = _Place.HELD
         self._held[entry.job.id] = until
-        self._expiry.put(entry.job.id, entry.job.expires_at)
+        self._expiry.put(entry.job)
 
     def _count_death(self, entry: _Entry) -> None:
         entry.deaths += 1
@@ -363,6 +363,13 @@ class Ledger:
             cost_per_s=self._pace.cost_per_s,
             trouble=self._brake.trouble(now),
         )
+
+    def waiting(self) -> Mapping[Priority, tuple[int, float]]:
+        """Priority → how many of it wait, and since when the oldest does (Unix seconds; 0 when none waits)."""
+        return {
+            priority: (count, self._entries[first].job.created_at if first else 0.0)
+            for priority, (count, first) in self._expiry.by_priority().items()
+        }
 
     def next_at(self, now: float) -> float:
         """When there is something to do though nothing comes: a retry, an expiry, the end of a rest (Unix seconds)."""
