@@ -80,5 +80,5 @@ def setup_logging(role: str, level: str, form: str) -> None:
     handler.addFilter(lambda record: role in SAYS_OF_MODELS or not record.name.startswith("sfumato.models"))
     handler.addFilter(Seldom(_text))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("alembic", "aiosqlite"):
+    for chatty in ("alembic", "aiosqlite", "PIL"):
         logging.getLogger(chatty).setLevel("WARNING")
