@@ -202,6 +202,7 @@ async def _serve(settings: Settings) -> None:
         sweep = Sweep(promised(settings), ports.blobs, ports.outcomes, ports.rows, ports.broker)
         log.info("ready: %d models", len(registry.names()))
         begin("sfumato_recorded_total", log="jobs")
+        begin("sfumato_swept_total", kind="rows")
         async with asyncio.TaskGroup() as tasks:
             beside = [_sweep_for_ever(sweep), _measure_for_ever(recorder.lag, settings.data_dir)]
             running = [tasks.create_task(each) for each in beside]
