@@ -5,8 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +15,7 @@ import pytest
 from sfumato.cluster.server import free_ports
 from sfumato.config import child_environment, load_settings
 from sfumato.observability import exposition, forget_process
+from tests.metrics import shown, value
 from tests.sample_pictures import picture
 from tests.service import Service, post_picture
 from tests.support import poll
@@ -26,21 +25,6 @@ NAMED = """
 backend = "simulated"
 batch = 4
 """
-
-
-def shown(port: int) -> str:
-    """What is shown on a port; "" while nobody listens there."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            return str(answer.read().decode())
-    except urllib.error.URLError:
-        return ""
-
-
-def value(text: str, series: str) -> float | None:
-    """The value of one series, written as in the text format."""
-    found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
-    return None if found is None else float(found[1])
 
 
 def succeeded(service: Service, job_id: str) -> bool:

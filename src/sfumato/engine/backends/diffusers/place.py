@@ -80,7 +80,7 @@ def memory_in_use() -> tuple[str, int, int] | None:
     if not torch.cuda.is_initialized():
         return None
     free, total = torch.cuda.mem_get_info()
-    return f"GPU-{torch.cuda.get_device_properties().uuid}", total - free, total
+    return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}", total - free, total
 
 
 class Pace:
