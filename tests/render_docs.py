@@ -12,6 +12,8 @@ from sfumato.observability import METRICS
 __all__ = ["PAGES"]
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
+BEGIN: Final = "<!-- from sfumato/observability/table.py -->\n"
+END: Final = "<!-- end of the table -->\n"
 
 
 def _settings() -> str:
@@ -32,19 +34,13 @@ def _settings() -> str:
 
 
 def _metrics() -> str:
-    lines = [
-        "# Metrics",
-        "",
-        "`GET /metrics` gives them in Prometheus' text format, for all processes of one `sfumato up` together.",
-        "No label ever carries a job id.",
-        "",
-        "| metric | kind | labels | meaning |",
-        "|---|---|---|---|",
-    ]
+    """The page as it is, with the table that follows from the code between its marks."""
+    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
     for metric in METRICS:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.meaning} |")
-    return "\n".join(lines) + "\n"
+    before, _, rest = (DOCS / "metrics.md").read_text().partition(BEGIN)
+    return before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2]
 
 
 PAGES: Final[dict[Path, Callable[[], str]]] = {

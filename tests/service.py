@@ -67,7 +67,7 @@ class Service:
         assert self.process is not None
         text = self.log.read_text()
         assert self.process.poll() is None, f"`sfumato {' '.join(self.command)}` ended early:\n{text}"
-        found = re.search(r"(?:up|cluster) +ready on (http://[\d.:]+)", text)
+        found = re.search(r"\b(?:up|cluster)\b.*\bready on (http://[\d.:]+)", text)
         return found[1] if found else ""
 
     def stop(self, within_s: float = 10.0) -> int:

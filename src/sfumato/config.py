@@ -6,7 +6,8 @@ Every field is described; docs/settings.md is written from these descriptions an
 import ipaddress
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Self
 
@@ -14,6 +15,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sfumato.core.errors import SfumatoError
+from sfumato.observability import sharing
 from sfumato.storage.s3_place import DEFAULT_REGION, S3Place
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "inherited_environment",
     "load_settings",
     "load_settings_before_list",
+    "metrics_shared_in",
 ]
 
 DAY_S = 86_400.0
@@ -180,8 +183,21 @@ class Settings(BaseSettings):
     metrics_dir: Path | None = Field(
         None, description="Folder in which the processes of one host share their metrics; set by `sfumato up`."
     )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port, at SFUMATO_HOST, on which a role without HTTP shows `/metrics`; 0: none. With `sfumato up` "
+        "one port shows those of all its processes.",
+    )
+    otlp_endpoint: str = Field(
+        "",
+        validation_alias=AliasChoices("sfumato_otlp_endpoint", "otel_exporter_otlp_endpoint"),
+        description="Address of an OpenTelemetry collector (OTLP over HTTP) that traces are sent to; "
+        "OTEL_EXPORTER_OTLP_ENDPOINT is read too. Needs `sfumato[otel]`.",
+    )
 
-    @field_validator("public_url", "s3_endpoint", "s3_public_url")
+    @field_validator("public_url", "s3_endpoint", "s3_public_url", "otlp_endpoint")
     @classmethod
     def _no_trailing_slash(cls, url: str) -> str:
         if url and not url.startswith(("http://", "https://")):
@@ -302,3 +318,17 @@ def child_environment(settings: Settings, extra: Mapping[str, str] | None = None
         # prometheus_client reads its own variable when it is first imported, so the parent sets it for the child.
         environment["PROMETHEUS_MULTIPROC_DIR"] = str(settings.metrics_dir)
     return environment | dict(extra or {})
+
+
+@contextmanager
+def metrics_shared_in(folder: Path) -> Iterator[None]:
+    """This process's own metrics lie in `folder` too, as those of the children that it starts meanwhile do."""
+    before = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    try:
+        with sharing():
+            yield
+    finally:
+        os.environ.pop("PROMETHEUS_MULTIPROC_DIR")
+        if before is not None:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = before

@@ -11,7 +11,19 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-__all__ = ["CAN_NOT_SERVE_STATUS", "age_s", "die_with_parent", "run", "settle_memory", "stop_on_signals"]
+from sfumato.config import BadSettings, Settings
+from sfumato.observability import serve_metrics, setup_logging, setup_tracing
+
+__all__ = [
+    "CAN_NOT_SERVE_STATUS",
+    "age_s",
+    "begin_role",
+    "die_with_parent",
+    "run",
+    "settle_memory",
+    "show_metrics",
+    "stop_on_signals",
+]
 
 GARBAGE_AFTER: Final = (10_000, 50, 50)
 
@@ -23,6 +35,34 @@ DIE_WITH_PARENT = 1
 IMPORTED_AT: Final = time.monotonic()
 
 T = TypeVar("T")
+
+
+def begin_role(role: str, settings: Settings, *, http: bool = False) -> None:
+    """What every role does first: its log lines, its traces, and its metrics unless it shows them by its own `http`.
+
+    Raises:
+        BadSettings: the port for the metrics can't be had.
+    """
+    setup_logging(role, settings.log_level, settings.log_format)
+    setup_tracing(role, settings.otlp_endpoint)
+    if not http:
+        show_metrics(settings)
+
+
+def show_metrics(settings: Settings) -> None:
+    """Show `/metrics` on the port that the settings name for it, if any.
+
+    Raises:
+        BadSettings: the port can't be had.
+    """
+    if not settings.metrics_port:
+        return
+    try:
+        serve_metrics(settings.host, settings.metrics_port, settings.metrics_dir)
+    except OSError as error:
+        raise BadSettings(
+            f"SFUMATO_METRICS_PORT: can't listen on {settings.host}:{settings.metrics_port} ({error.strerror})."
+        ) from error
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

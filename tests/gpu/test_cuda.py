@@ -139,3 +139,14 @@ def test_what_fits_is_measured_and_no_job_fails_for_want_of_memory(tmp_path: Pat
     for number in range(12):
         engine.add(str(number), params, scene(params))
     assert {type(event) for event in drain(engine) if isinstance(event, Finished | Failed)} == {Finished}
+
+
+def test_memory_in_use_is_told_of_the_device_that_is_worked_on(tmp_path: Path) -> None:
+    load(make_model("sd", tmp_path / "model"), "sd", "cuda")
+    held = torch.zeros(256 * 2**20, dtype=torch.uint8, device="cuda")
+
+    (device,) = backends.device_memory()
+
+    assert device.name.startswith("GPU-")
+    assert held.numel() <= device.used_bytes <= device.total_bytes
+    assert device.total_bytes == torch.cuda.get_device_properties(0).total_memory

@@ -172,3 +172,8 @@ def test_job_comes_out_the_same_alone_and_among_strangers(backend: Backend, kind
 
     alone = [run(backend, [params])[0] for params in jobs]
     assert max(difference(*pair) for pair in zip(together, alone, strict=True)) < TOLERANCE
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a device is there, and may be in use")
+def test_memory_of_a_device_is_not_told_where_there_is_none() -> None:
+    assert backends.device_memory() == ()

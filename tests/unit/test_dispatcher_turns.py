@@ -1,6 +1,7 @@
 """The dispatcher's turns over ports in memory: what is written where, in which order, and what a failure leaves."""
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -193,18 +194,20 @@ def test_an_expired_job_is_decided_then_told() -> None:
     assert site.seams.index("decided failed") < site.seams.index("append final")
 
 
-def test_an_expiry_is_counted_as_an_end_under_the_models_name() -> None:
-    before = counted("sfumato_outcomes_total", model="restyle", state="failed")
+def test_an_expiry_is_counted_as_an_end_with_the_time_it_took() -> None:
+    before = counted("sfumato_outcomes_total", model="m", state="failed")
+    measured = counted("sfumato_job_seconds_count", model="m", priority="normal")
     site = Site()
     dispatcher = leading(site)
     site.publish(make_job(1, expires_at=NOW + 5))
     site.now += 5
     run(dispatcher.turn(site.now))
-    assert counted("sfumato_outcomes_total", model="restyle", state="failed") == before + 1
+    assert counted("sfumato_outcomes_total", model="m", state="failed") == before + 1
+    assert counted("sfumato_job_seconds_count", model="m", priority="normal") == measured + 1
 
 
 def test_an_expiry_that_loses_tells_the_outcome_that_holds() -> None:
-    before = counted("sfumato_outcomes_total", model="restyle", state="canceled")
+    before = counted("sfumato_outcomes_total", model="m", state="canceled")
     site = Site()
     dispatcher = leading(site)
     canceled = Outcome(job_id=make_job(1).id, state=State.CANCELED, at=NOW)
@@ -213,7 +216,7 @@ def test_an_expiry_that_loses_tells_the_outcome_that_holds() -> None:
     site.now += 5
     run(dispatcher.turn(site.now))
     assert [event.outcome for event in site.told(Ended)] == [canceled]
-    assert counted("sfumato_outcomes_total", model="restyle", state="canceled") == before
+    assert counted("sfumato_outcomes_total", model="m", state="canceled") == before
 
 
 @pytest.mark.parametrize("seam", ["decide failed", "decided failed", "append final", "appended final"])
@@ -295,3 +298,41 @@ def test_closing_commits_what_is_decided() -> None:
     run(dispatcher.turn(site.now))
     run(dispatcher.close())
     assert site.topic.committed.position == 1
+
+
+def waiting(priority: str) -> tuple[float, float]:
+    """How many jobs wait, and for how long the oldest has, as the metrics say."""
+    labels = {"model": "m", "priority": priority}
+    return counted("sfumato_waiting_jobs", **labels), counted("sfumato_oldest_waiting_seconds", **labels)
+
+
+def test_the_queue_is_measured_by_priority() -> None:
+    site = Site()
+    dispatcher = leading(site)
+    jobs = [make_job(1, priority="low"), make_job(2, priority="low"), make_job(3, priority="high")]
+    site.publish(*jobs)
+    site.now += 10
+    run(dispatcher.turn(site.now))
+    assert waiting("low") == (2, 9)
+    assert waiting("high") == (1, 7)
+    assert waiting("normal") == (0, 0)
+
+
+def test_a_job_that_was_handed_out_is_not_measured_as_waiting() -> None:
+    site = Site()
+    dispatcher = leading(site)
+    site.beat()
+    site.publish(make_job(1, priority="low"), make_job(2, priority="high"))
+    site.now += 10
+    run(dispatcher.turn(site.now))
+    assert [work.job.priority for work in site.works] == ["high"]
+    assert (waiting("low")[0], waiting("high")[0]) == (1, 0)
+
+
+def test_who_leads_no_more_says_that_it_knows_nothing_of_the_queue() -> None:
+    site = Site()
+    dispatcher = leading(site)
+    site.publish(make_job(1))
+    run(dispatcher.turn(site.now))
+    dispatcher.stand_down()
+    assert math.isnan(waiting("normal")[0])

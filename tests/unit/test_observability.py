@@ -12,11 +12,16 @@ from sfumato.observability import (
     METRICS,
     REPEATED_AFTER_S,
     Seldom,
+    begin,
     benchmark,
     bound_log,
     count,
     exposition,
     setup_logging,
+    setup_tracing,
+    span,
+    spanned,
+    traceparent,
 )
 
 
@@ -97,3 +102,16 @@ def test_metrics_are_named_by_noun_and_unit_and_never_carry_a_job() -> None:
 def test_counted_metrics_are_shown() -> None:
     count("sfumato_handouts_total", model="shown")
     assert b'sfumato_handouts_total{model="shown"} 1.0' in exposition(None)
+
+
+def test_a_counter_may_be_shown_before_anything_was_counted() -> None:
+    begin("sfumato_dead_letters_total", model="quiet")
+    assert b'sfumato_dead_letters_total{model="quiet"} 0.0' in exposition(None)
+
+
+def test_traces_cost_nothing_and_name_nothing_while_no_endpoint_is_set() -> None:
+    setup_tracing("gateway", "")
+    with span("accept", "00-" + "1" * 32 + "-" + "2" * 16 + "-01", job="j"):
+        assert traceparent() == ""
+    spanned("wait", "", 0.0, 1.0)
+    assert span("one") is span("two")

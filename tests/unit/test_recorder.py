@@ -9,6 +9,7 @@ from sfumato.core.errors import TransientError
 from sfumato.core.events import Alive, Ended, JobRow, Started
 from sfumato.core.job import Job, Outcome, State
 from sfumato.core.ports import RowChange
+from sfumato.recorder.lag import Lag
 from sfumato.recorder.recorder import EXPIRY_GRACE_S, Recorder
 from sfumato.recorder.sweep import UPLOAD_KEEP_S, Keep, Sweep
 from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryRows, World
@@ -127,6 +128,47 @@ class FailingRows(MemoryRows):
             self.failures -= 1
             raise TransientError("the disk is full")
         await super().record(changes, cursors)
+
+
+def test_lag_is_nothing_when_everything_is_in_the_rows(world: World) -> None:
+    publish(world, JOB)
+    recorder = recorder_of(world)
+    turn(recorder)
+
+    assert recorder.lag.seconds(NOW + 100) == 0
+
+
+def test_lag_grows_from_the_oldest_change_that_could_not_be_recorded(world: World) -> None:
+    publish(world, make_job(1), make_job(2))
+    recorder = recorder_of(world, FailingRows(world))
+    for _ in range(2):
+        with pytest.raises(TransientError):
+            turn(recorder)
+
+    assert recorder.lag.seconds(NOW + 11) == 10
+    assert recorder.lag.seconds(NOW + 71) == 70
+    turn(recorder)
+    assert recorder.lag.seconds(NOW + 71) == 0
+
+
+def test_lag_is_the_age_of_what_a_whole_batch_left_behind(world: World) -> None:
+    publish(world, *(make_job(number) for number in range(700)))
+    recorder = recorder_of(world)
+
+    turn(recorder)
+    assert recorder.lag.seconds(NOW + 1_000) == 1_000 - 499
+    turn(recorder)
+    assert recorder.lag.seconds(NOW + 1_000) == 0
+
+
+def test_lag_grows_while_nothing_can_be_read_either() -> None:
+    lag = Lag()
+    lag.stuck(NOW)
+    lag.stuck(NOW + 5)
+
+    assert lag.seconds(NOW + 9) == 9
+    lag.moving()
+    assert lag.seconds(NOW + 9) == 0
 
 
 def test_what_could_not_be_recorded_is_recorded_later(world: World) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli import bench, cluster, db, dead, doctor, explain, jobs, models, roles, simulate, storage
+from sfumato.cli import bench, cluster, db, dead, doctor, explain, jobs, models, roles, simulate, storage, trace
 from sfumato.cli.verb import Verbs
 from sfumato.core.errors import SfumatoError
 
@@ -56,6 +56,7 @@ bench.add_to(app)
 simulate.add_to(app)
 doctor.add_to(app)
 storage.add_to(app)
+trace.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None, transport: Any = None) -> int:

@@ -23,8 +23,8 @@ from sfumato.core.errors import Deposed, SfumatoError, TransientError
 from sfumato.core.ports import Broker, EventLog
 from sfumato.core.scaling import Board, Decided, Placement, Pool
 from sfumato.models.registry import Model, Registry
-from sfumato.observability import gauge, setup_logging
-from sfumato.process import run, stop_on_signals
+from sfumato.observability import gauge
+from sfumato.process import begin_role, run, stop_on_signals
 from sfumato.wiring import check_logs, open_ports
 
 __all__ = ["Controller", "serve"]
@@ -155,8 +155,8 @@ class Controller:
 
 
 def _rules(kept_s: float | None, external: bool) -> Rules:
-    """On one's own hosts a worker that nobody needs costs nothing, and spares the next job its start; where something else
-    starts workers, it is paid for."""
+    """On one's own hosts a worker that nobody needs costs nothing and spares the next job its start; where something
+    else starts workers, it is paid for."""
     if kept_s is None and external:
         return Rules()
     kept = KEPT_S if kept_s is None else kept_s
@@ -176,7 +176,7 @@ def serve(settings: Settings) -> int:
     Raises:
         SfumatoError: the data folder or models.toml can't be used; the message says why.
     """
-    setup_logging("controller", settings.log_level, settings.log_format)
+    begin_role("controller", settings)
     run(_serve(settings))
     return 0
 

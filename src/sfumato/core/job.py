@@ -140,6 +140,8 @@ class Job(Frozen):
     metadata: dict[str, Any] = Field(default_factory=dict)
     webhook_url: str = ""
     retry_of: str = ""
+    traceparent: str = ""
+    """The span in which it was accepted, as W3C's header of this name; "" where traces are off."""
 
 
 class Work(Frozen):

@@ -15,13 +15,13 @@ from typing import Any, Final
 
 from sfumato.config import Settings
 from sfumato.core.errors import Deposed, TransientError
-from sfumato.core.events import Ended, Event, Standing, Unreadable
-from sfumato.core.job import DeadLetter, Job
+from sfumato.core.events import Dispatched, Ended, Event, Standing, Unreadable
+from sfumato.core.job import DeadLetter, Job, Priority, State
 from sfumato.core.ports import Batch, EventLog, JobsReader, Lead, Logged, Outcomes, WorkSender
 from sfumato.dispatcher.ledger import Ledger
 from sfumato.models.registry import Registry
-from sfumato.observability import bound_log, count, gauge, setup_logging
-from sfumato.process import run, stop_on_signals
+from sfumato.observability import begin, bound_log, count, gauge, observe
+from sfumato.process import begin_role, run, stop_on_signals
 from sfumato.wiring import Ports, check_logs, open_ports
 
 __all__ = ["Dispatcher", "serve"]
@@ -40,6 +40,12 @@ COUNTED: Final = {"expired": "sfumato_expired_total", "dead-letter": "sfumato_de
 WAIT_S: Final = 1.0
 PAUSE_S: Final = 0.2
 REFRESH_S: Final = 2.0
+COUNTERS: Final = (
+    "sfumato_handouts_total",
+    "sfumato_redeliveries_total",
+    "sfumato_dead_letters_total",
+    "sfumato_expired_total",
+)
 
 
 class Dispatcher:
@@ -66,7 +72,7 @@ class Dispatcher:
         self._committed, self._committed_at = Lead(0, ""), 0.0
         self._standing: Standing | None = None
         self._stood_at = 0.0
-        self._untold: list[Event] = []
+        self._untold: list[Dispatched] = []
 
     async def lead(self, now: float, wait_s: float = 0.0) -> bool:
         """Become the model's dispatcher and read both logs to their ends; False while another one is.
@@ -168,11 +174,13 @@ class Dispatcher:
         if holds.error is not None and holds.error.slug == "dead-letter":
             await self._work.bury(DeadLetter(job=job, outcome=holds))
         if holds == ours.outcome and holds.error is not None:
-            log.warning("job %s: %s", ours.job_id, holds.error.detail)
-            counter = COUNTED.get(holds.error.slug)
-            if counter:
+            with bound_log(job=job.id):
+                log.warning("%s: %s", holds.error.slug, holds.error.detail)
+            if counter := COUNTED.get(holds.error.slug):
                 count(counter, model=self._model)
-            count("sfumato_outcomes_total", model=job.model, state=holds.state)
+            count("sfumato_outcomes_total", model=self._model, state=holds.state)
+            took_s = max(0.0, holds.at - job.created_at)
+            observe("sfumato_job_seconds", took_s, model=self._model, priority=job.priority)
         return ours.model_copy(update={"outcome": holds})
 
     async def _hand_out(self, now: float) -> None:
@@ -187,6 +195,9 @@ class Dispatcher:
             self._ledger.take_back(hand_outs)
             raise
         self._untold = [hand_out.told for hand_out in hand_outs]
+        for told in self._untold if log.isEnabledFor(logging.DEBUG) else ():
+            with bound_log(job=told.job_id):
+                log.debug("handed out to %s, attempt %d, delivery %d", told.worker, told.attempt, told.delivery)
         count("sfumato_handouts_total", len(hand_outs), model=self._model)
         again = sum(hand_out.work.delivery > 0 for hand_out in hand_outs)
         if again:
@@ -211,7 +222,7 @@ class Dispatcher:
     async def _tell_standing(self, now: float) -> None:
         told = self._standing
         # Whoever starts workers should hear of the first job at once.
-        first = told is not None and not told.workers and not told.waiting and self._ledger.waiting
+        first = told is not None and not told.workers and not told.waiting and self._ledger.waiting_jobs
         if abs(now - self._stood_at) < STANDING_EVERY_S and not first:
             return
         standing = self._ledger.standing(now)
@@ -220,9 +231,16 @@ class Dispatcher:
             await self._events.append([standing])
             self._standing = standing
         self._stood_at = now
-        gauge("sfumato_waiting_jobs", standing.waiting, model=self._model)
-        age_s = now - standing.oldest_created_at if standing.oldest_created_at is not None else 0.0
-        gauge("sfumato_oldest_waiting_seconds", max(0.0, age_s), model=self._model)
+        for priority, (waiting, oldest_at) in self._ledger.waiting().items():
+            labels = {"model": self._model, "priority": priority.value}
+            gauge("sfumato_waiting_jobs", waiting, **labels)
+            gauge("sfumato_oldest_waiting_seconds", max(0.0, now - oldest_at) if waiting else 0.0, **labels)
+
+    def stand_down(self) -> None:
+        """Say that this one knows nothing of the queue any more; the next who leads says how it stands."""
+        for priority in Priority:
+            for name in ("sfumato_waiting_jobs", "sfumato_oldest_waiting_seconds"):
+                gauge(name, math.nan, model=self._model, priority=priority.value)
 
 
 # The shell: clock, tasks and signals
@@ -234,7 +252,7 @@ def serve(settings: Settings) -> int:
     Raises:
         SfumatoError: the data folder or models.toml can't be used; the message says why.
     """
-    setup_logging("dispatcher", settings.log_level, settings.log_format)
+    begin_role("dispatcher", settings)
     run(_serve(settings))
     return 0
 
@@ -270,6 +288,8 @@ async def _dispatch(model: str, ports: Ports, patience_s: float, stop: asyncio.E
     dispatcher = Dispatcher(
         model, broker.jobs(model), broker.work(model), broker.events(model), ports.outcomes, patience_s=patience_s
     )
+    begin(*COUNTERS, model=model)
+    begin("sfumato_outcomes_total", model=model, state=State.FAILED.value)
     with bound_log(model=model):
         try:
             while not stop.is_set():
@@ -279,6 +299,7 @@ async def _dispatch(model: str, ports: Ports, patience_s: float, stop: asyncio.E
                         await _keep(dispatcher, stop)
                 except TransientError as error:
                     log.warning("does not lead: %s", error.detail)
+                    dispatcher.stand_down()
                     await asyncio.sleep(PAUSE_S)
         finally:
             await dispatcher.close()

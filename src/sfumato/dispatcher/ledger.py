@@ -34,17 +34,17 @@ from sfumato.core.events import (
     Unreadable,
     Watched,
 )
-from sfumato.core.job import Job, Outcome, State, Work
+from sfumato.core.job import Job, Outcome, Priority, State, Work
 from sfumato.core.ports import Batch, Lead, Logged
 from sfumato.dispatcher.brake import Brake
 from sfumato.dispatcher.endings import DEATHS_ALONE, dead_letter, not_loaded
 from sfumato.dispatcher.entry import Entry, Place, ended
 from sfumato.dispatcher.fleet import Fleet, Seat
-from sfumato.dispatcher.heap import KeyedHeap
 from sfumato.dispatcher.learned import Learned
 from sfumato.dispatcher.loading import Loading
 from sfumato.dispatcher.order import Order, Ticket
 from sfumato.dispatcher.prefix import Prefix
+from sfumato.dispatcher.waiting import Waiting
 
 __all__ = ["HandOut", "Ledger"]
 
@@ -87,7 +87,7 @@ class Ledger:
         self._held: dict[str, float] = {}
         self._suspects: dict[str, None] = {}
         self._condemned: dict[str, None] = {}
-        self._expiry = KeyedHeap()
+        self._expiry = Waiting()
         self._learned = Learned()
         self._loading = Loading(patience_s)
         self._brake = Brake()
@@ -233,7 +233,7 @@ class Ledger:
     def _wait(self, entry: Entry, not_before: float = 0.0) -> None:
         self._leave(entry)
         job, entry.begun_by = entry.job, ""
-        self._expiry.put(job.id, job.expires_at)
+        self._expiry.put(job)
         if entry.deaths:
             entry.place = Place.SUSPECT
             self._suspects[job.id] = None
@@ -252,7 +252,7 @@ class Ledger:
         self._leave(entry)
         entry.place = Place.HELD
         self._held[entry.job.id] = until
-        self._expiry.put(entry.job.id, entry.job.expires_at)
+        self._expiry.put(entry.job)
 
     def _count_death(self, entry: Entry) -> None:
         entry.deaths += 1
@@ -340,7 +340,7 @@ class Ledger:
         return self._prefix.commit(self.cursor)
 
     @property
-    def waiting(self) -> int:
+    def waiting_jobs(self) -> int:
         """How many jobs wait."""
         return len(self._entries) - self._fleet.out
 
@@ -352,7 +352,7 @@ class Ledger:
         front = [*self._suspects, *self._order.front(now, FRONT)][:FRONT]
         return Standing(
             at=now,
-            waiting=self.waiting,
+            waiting=self.waiting_jobs,
             running=self._fleet.out,
             slots=slots,
             workers=workers,
@@ -365,6 +365,13 @@ class Ledger:
             **self._learned.told(now),
             trouble=self._brake.trouble(now),
         )
+
+    def waiting(self) -> Mapping[Priority, tuple[int, float]]:
+        """Priority → how many of it wait, and since when the oldest does (Unix seconds; 0 when none waits)."""
+        return {
+            priority: (count, self._entries[first].job.created_at if first else 0.0)
+            for priority, (count, first) in self._expiry.by_priority().items()
+        }
 
     def next_at(self, now: float) -> float:
         """When there is something to do though nothing comes: a retry, an expiry, the end of a rest (Unix seconds)."""

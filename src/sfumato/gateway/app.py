@@ -32,8 +32,7 @@ from sfumato.gateway.shortcut import Shortcut
 from sfumato.gateway.submit import SubmitRoutes
 from sfumato.gateway.uploads import InFlight
 from sfumato.models.registry import Registry
-from sfumato.observability import setup_logging
-from sfumato.process import run, settle_memory
+from sfumato.process import begin_role, run, settle_memory
 from sfumato.wiring import check_logs, open_ports
 
 __all__ = ["create_app", "serve"]
@@ -154,7 +153,7 @@ class _Server(uvicorn.Server):
 
 def serve(settings: Settings, fd: int | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit status. `fd` is a listening socket inherited from the parent."""
-    setup_logging("gateway", settings.log_level, settings.log_format)
+    begin_role("gateway", settings, http=True)
     # uvicorn raises the signal that stopped it once more when it is done; it has then been answered.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)

@@ -6,6 +6,7 @@ docs/protocol.md says what each crash between two arrows leaves behind and who r
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -19,9 +20,11 @@ from sfumato.core.ports import Blobs, Broker, EventSink, JobPublisher, JobRows, 
 from sfumato.gateway.pictures import PictureHeader
 from sfumato.gateway.problems import Refusal
 from sfumato.models.registry import Model
-from sfumato.observability import count
+from sfumato.observability import bound_log, count, span, traceparent
 
 __all__ = ["Accepted", "Given", "Intake", "Submission", "Uploaded"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,12 @@ class Intake:
                 job = self._job(submission, created_at)
                 if (outcome := await self._outcomes.get(job.id)) is not None:
                     return Accepted(job, outcome)
-        await self._store(submission.picture, job.input.key)
-        await self._publisher(submission.model.slug).publish(job)
+        with span("store"):
+            await self._store(submission.picture, job.input.key)
+        with span("publish"):
+            await self._publisher(submission.model.slug).publish(job)
+        with bound_log(job=job.id):
+            log.debug("accepted for %s, %s", job.model, job.priority)
         return Accepted(job)
 
     async def cancel(self, job_id: str, now: float, model: str | None = None) -> Outcome:
@@ -131,7 +138,9 @@ class Intake:
         ours = Outcome(job_id=job_id, state=State.CANCELED, at=now)
         held = await self._outcomes.decide(ours)
         if held == ours:
-            count("sfumato_outcomes_total", model=model or "", state=held.state)
+            count("sfumato_outcomes_total", model=model_slug(model) if model else "", state=held.state)
+            with bound_log(job=job_id):
+                log.info("canceled")
         if held.state is State.CANCELED and model is not None:
             # Told even when an earlier call canceled it: that one may have died before it told.
             event = Ended(job_id=job_id, at=held.at, attempt=held.attempt, delivery=0, outcome=held)
@@ -170,6 +179,7 @@ class Intake:
             ),
             metadata=submission.metadata,
             retry_of=submission.retry_of,
+            traceparent=traceparent(),
         )
 
     async def _register(self, submission: Submission, now: float) -> tuple[float, bool]:

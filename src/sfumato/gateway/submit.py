@@ -43,7 +43,7 @@ from sfumato.gateway.uploads import (
 )
 from sfumato.gateway.views import BLIND_RETRY_AFTER_S, Sighting, backlog_s, job_json, rfc3339
 from sfumato.models.registry import Model
-from sfumato.observability import count, observe
+from sfumato.observability import count, observe, span
 
 __all__ = ["SubmitRoutes"]
 
@@ -106,7 +106,7 @@ class SubmitRoutes:
             if form.picture is None:
                 raise Refusal("missing-image", "The form has no field image; send the picture in it as a file.")
             picture = Given(form.picture.data, form.picture.sha256)
-            accepted = await self._accept(asked, key, picture, form.picture.header, began)
+            accepted = await self._accept(request, asked, key, picture, form.picture.header, began)
         return await self._answer(request, accepted)
 
     async def job(self, request: Request) -> Response:
@@ -121,7 +121,7 @@ class SubmitRoutes:
             asked = parse(AskedJson, body, gateway.registry)
             self._admitted(asked)
             picture, header = await self._picture_of(asked.image)
-            accepted = await self._accept(asked, key, picture, header, began)
+            accepted = await self._accept(request, asked, key, picture, header, began)
         return await self._answer(request, accepted)
 
     async def retry(self, request: Request, job_id: str) -> Response:
@@ -139,7 +139,8 @@ class SubmitRoutes:
         self._admitted(asked)
         picture = await self._input_of(job, key)
         header = PictureHeader(job.input.media_type, job.input.width, job.input.height)
-        return await self._answer(request, await self._accept(asked, key, picture, header, began, retry_of=job.id))
+        accepted = await self._accept(request, asked, key, picture, header, began, retry_of=job.id)
+        return await self._answer(request, accepted)
 
     async def _input_of(self, job: Job, key: str | None) -> Uploaded:
         """The job's input; or, where that is gone, what this very request took of it when it came before."""
@@ -200,6 +201,7 @@ class SubmitRoutes:
 
     async def _accept(
         self,
+        request: Request,
         asked: Asked,
         key: str | None,
         picture: Given | Uploaded,
@@ -221,12 +223,14 @@ class SubmitRoutes:
             metadata=asked.metadata,
             retry_of=retry_of,
         )
-        with gateway.live.accepting(model.slug):
+        took_s = time.perf_counter() - began
+        tracing = span("accept", request.headers.get("traceparent", ""), time.time() - took_s, job=submission.job_id)
+        with gateway.live.accepting(model.slug), tracing:
             accepted = await gateway.intake.accept(submission, now)
         if accepted.outcome is None:
             gateway.live.remember(model.slug, accepted.job, gateway.clock())
-        count("sfumato_accepts_total", model=model.name, priority=asked.priority.value)
-        observe("sfumato_accept_seconds", time.perf_counter() - began, model=model.name)
+        count("sfumato_accepts_total", model=model.slug, priority=asked.priority.value)
+        observe("sfumato_accept_seconds", time.perf_counter() - began, model=model.slug)
         return accepted
 
     async def _picture_of(self, image: str) -> tuple[Given | Uploaded, PictureHeader]:

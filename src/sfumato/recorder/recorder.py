@@ -7,10 +7,12 @@ that stores what was read up to it.
 import asyncio
 import contextlib
 import logging
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from sfumato.config import Settings
@@ -19,8 +21,9 @@ from sfumato.core.events import Ended, Event, JobEvent, Unreadable
 from sfumato.core.job import Job, Outcome, model_slug
 from sfumato.core.ports import Broker, EventLog, Follower, JobRecorder, JobsLog, Logged, Outcomes, RowChange
 from sfumato.models.registry import Registry
-from sfumato.observability import count, gauge, setup_logging
-from sfumato.process import run, stop_on_signals
+from sfumato.observability import begin, bound_log, count, gauge, observe
+from sfumato.process import begin_role, run, stop_on_signals
+from sfumato.recorder.lag import Lag
 from sfumato.recorder.sweep import Sweep, promised
 from sfumato.wiring import open_ports
 
@@ -38,6 +41,7 @@ GATHER_S: Final = 0.02
 NEWS_S: Final = 1.0
 """Longest wait for news before models.toml and what is overdue are looked at again."""
 RETRY_S: Final = 1.0
+MEASURE_EVERY_S: Final = 1.0
 SWEEP_FIRST_S: Final = 60.0
 SWEEP_EVERY_S: Final = 3_600.0
 UNSAVED: Final = 2_000
@@ -62,6 +66,7 @@ class Recorder:
         self._cursors: dict[str, str] = {}
         self._begun = False
         self._unsaved: Counter[str] = Counter()
+        self.lag = Lag()
         self._expire_at = 0.0
         self.watch(models)
 
@@ -105,11 +110,15 @@ class Recorder:
         changes = [*_of_jobs(jobs.items), *_of_events(events.items)]
         self._unsaved[model] += len(jobs.items) + len(events.items)
         cursors = {jobs_name: jobs.cursor, events_name: events.cursor}
+        self.lag.found(model, _told_at(changes))
         if changes or self._unsaved[model] >= UNSAVED:
             await self._rows.record(changes, cursors)
             self._unsaved[model] = 0
-            _measure(changes, now)
+            _measure(changes)
         self._cursors |= cursors
+        # A whole batch is the sign that there is more.
+        more = [items[-1].value for items in (jobs.items, events.items) if len(items) == BATCH]
+        self.lag.recorded(model, min((_at(value) or now for value in more), default=None))
         return len(jobs.items) + len(events.items)
 
     async def _park(self, name: str, items: Sequence[Logged[Any]]) -> None:
@@ -121,13 +130,16 @@ class Recorder:
     async def _expire_overdue(self, now: float) -> int:
         overdue = await self._rows.overdue(now - EXPIRY_GRACE_S, EXPIRE_AT_ONCE)
         for row in overdue:
-            ours = Outcome.expired(row.id, row.attempt, now)
+            ours, model = Outcome.expired(row.id, row.attempt, now), model_slug(row.job.model)
             holds = await self._outcomes.decide(ours)
             if holds == ours:
-                count("sfumato_expired_total", model=row.job.model)
-                count("sfumato_outcomes_total", model=row.job.model, state=holds.state)
+                with bound_log(job=row.id):
+                    log.warning("expired, and its dispatcher did not see that")
+                count("sfumato_expired_total", model=model)
+                count("sfumato_outcomes_total", model=model, state=holds.state)
+                took_s = max(0.0, now - row.job.created_at)
+                observe("sfumato_job_seconds", took_s, model=model, priority=row.job.priority)
             ended = Ended(job_id=row.id, at=now, attempt=row.attempt, delivery=row.delivery, outcome=holds)
-            model = model_slug(row.job.model)
             self.watch([model])
             await self._events[model].append([ended])
         return len(overdue)
@@ -153,13 +165,22 @@ def _of_events(items: Iterable[Logged[Event | Unreadable]]) -> Iterator[RowChang
             yield RowChange(event=item.value, position=item.position)
 
 
-def _measure(changes: Sequence[RowChange], now: float) -> None:
-    told = [change.event.at for change in changes if change.event is not None]
-    published = [change.job.created_at for change in changes if change.job is not None]
-    count("sfumato_recorded_total", len(published), log="jobs")
-    count("sfumato_recorded_total", len(told), log="events")
-    if changes:
-        gauge("sfumato_recorder_lag_seconds", now - max(told + published))
+def _at(value: Job | Event | Unreadable) -> float | None:
+    """When it was told (Unix seconds); None of what can't be read."""
+    if isinstance(value, Unreadable):
+        return None
+    return value.created_at if isinstance(value, Job) else value.at
+
+
+def _told_at(changes: Sequence[RowChange]) -> list[float]:
+    values = [change.job or change.event for change in changes]
+    return [at for value in values if value is not None and (at := _at(value)) is not None]
+
+
+def _measure(changes: Sequence[RowChange]) -> None:
+    published = sum(change.job is not None for change in changes)
+    count("sfumato_recorded_total", published, log="jobs")
+    count("sfumato_recorded_total", len(changes) - published, log="events")
 
 
 def serve(settings: Settings) -> int:
@@ -168,7 +189,7 @@ def serve(settings: Settings) -> int:
     Raises:
         SfumatoError: the data folder or models.toml can't be used; the message says why.
     """
-    setup_logging("recorder", settings.log_level, settings.log_format)
+    begin_role("recorder", settings)
     run(_serve(settings))
     return 0
 
@@ -180,10 +201,14 @@ async def _serve(settings: Settings) -> None:
         recorder = Recorder((model.slug for model in registry), ports.broker, ports.rows, ports.outcomes)
         sweep = Sweep(promised(settings), ports.blobs, ports.outcomes, ports.rows, ports.broker)
         log.info("ready: %d models", len(registry.names()))
+        begin("sfumato_recorded_total", log="jobs")
+        begin("sfumato_swept_total", kind="rows")
         async with asyncio.TaskGroup() as tasks:
-            sweeping = tasks.create_task(_sweep_for_ever(sweep))
+            beside = [_sweep_for_ever(sweep), _measure_for_ever(recorder.lag, settings.data_dir)]
+            running = [tasks.create_task(each) for each in beside]
             await _record_until(stop, recorder, registry)
-            sweeping.cancel()
+            for task in running:
+                task.cancel()
 
 
 async def _record_until(stop: asyncio.Event, recorder: Recorder, registry: Registry) -> None:
@@ -192,12 +217,14 @@ async def _record_until(stop: asyncio.Event, recorder: Recorder, registry: Regis
             recorder.watch(model.slug for model in registry)
         try:
             moved = await recorder.turn(time.time())
+            recorder.lag.moving()
             if not moved:
                 await _news(stop, recorder)
             # What comes in a burst is recorded in one batch, and not while the burst itself needs the cores.
             await _pause(stop, GATHER_S)
         except TransientError as error:
             # The cursors have not moved: what could not be recorded is read again.
+            recorder.lag.stuck(time.time())
             log.warning("can't record now, trying again every %g s: %s", RETRY_S, error.detail)
             await _pause(stop, RETRY_S)
 
@@ -219,6 +246,21 @@ async def _news(stop: asyncio.Event, recorder: Recorder) -> None:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _measure_for_ever(lag: Lag, folder: Path) -> None:
+    """Tell how far the rows are behind, also while the database keeps a turn waiting, and how full the disk is."""
+    while True:
+        gauge("sfumato_recorder_lag_seconds", lag.seconds(time.time()))
+        _measure_disk(folder)
+        await asyncio.sleep(MEASURE_EVERY_S)
+
+
+def _measure_disk(folder: Path) -> None:
+    """A role in a cluster may never have made its folder: then it is the disk on which it would be."""
+    disk = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.is_dir()))
+    gauge("sfumato_disk_free_bytes", disk.free)
+    gauge("sfumato_disk_size_bytes", disk.total)
 
 
 async def _sweep_for_ever(sweep: Sweep) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sfumato.models.registry import Model
-from sfumato.observability import forget_process
+from sfumato.observability import count, forget_process
 from sfumato.process import CAN_NOT_SERVE_STATUS, die_with_parent
 
 __all__ = ["STOP_WITHIN_S", "Role", "Supervisor", "backoff_s", "of_ours"]
@@ -109,6 +109,7 @@ class Supervisor:
             how = "could not be started" if status is None else f"ended with status {status}"
             log.warning("%s %s; starting it again in %.1f s", child.role.name, how, pause_s)
             await asyncio.sleep(pause_s)
+            count("sfumato_restarts_total", role=child.role.name.partition(" ")[0])
 
     async def _live(self, child: Child) -> int | None:
         """One life of a child, and the status it ended with; None when it could not be started."""

@@ -12,8 +12,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from sfumato.config import Settings
+from sfumato.config import Settings, metrics_shared_in
 from sfumato.core.errors import SfumatoError
+from sfumato.process import show_metrics
 
 __all__ = ["CannotStart", "address_of", "listen", "say_when_ready", "taken"]
 
@@ -34,15 +35,21 @@ class CannotStart(SfumatoError):
 def taken(settings: Settings) -> Iterator[Settings]:
     """The data folder held for one service alone, with no metrics of an earlier one; the settings that name both.
 
+    The metrics of all its processes are shown on the port that was asked for; the children need none.
+
     Raises:
         CannotStart: the folder can't be written, is full, or another service runs on it.
+        BadSettings: the port for the metrics can't be had.
     """
     folder = settings.data_dir.absolute()
     with _only_one(folder):
         metrics_dir = folder / "metrics"
         shutil.rmtree(metrics_dir, ignore_errors=True)
         metrics_dir.mkdir()
-        yield settings.model_copy(update={"data_dir": folder, "metrics_dir": metrics_dir})
+        ours = settings.model_copy(update={"data_dir": folder, "metrics_dir": metrics_dir})
+        show_metrics(ours)
+        with metrics_shared_in(metrics_dir):
+            yield ours.model_copy(update={"metrics_port": 0})
 
 
 @contextlib.contextmanager

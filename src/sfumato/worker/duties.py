@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from sfumato.core.errors import NotFound, PermanentError, SfumatoError
 from sfumato.core.events import Ended, Retried, Returned, Started, Unreadable
-from sfumato.core.job import Job, Outcome, Picture, Problem, State, Work
+from sfumato.core.job import Job, Outcome, Picture, Problem, State, Work, model_slug
 from sfumato.core.ports import Blobs, EventSink, Outcomes, Received, WorkReceiver
 from sfumato.core.retry import Retry, RetryPolicy
-from sfumato.observability import count, observe
+from sfumato.observability import count, observe, spanned
+from sfumato.worker.stage import stage
 
 __all__ = ["Duties", "Held", "Result"]
 
@@ -79,7 +80,8 @@ class Duties:
     async def start(self, held: Held, now: float) -> None:
         """Tell that it runs here; owed before the engine gets it, so that a job that kills its worker is known."""
         await self._events.append([Started(**self._who(held, now), worker=self._worker)])
-        observe("sfumato_wait_seconds", now - held.job.created_at, **self._labels(held.job))
+        observe("sfumato_wait_seconds", max(0.0, now - held.job.created_at), **self._labels(held.job))
+        spanned("wait", held.job.traceparent, held.job.created_at, now, attempt=held.work.attempt)
 
     async def fetch(self, held: Held) -> bytes:
         """The input picture's bytes.
@@ -101,7 +103,8 @@ class Duties:
     async def succeed(self, held: Held, result: Result, now: float) -> Outcome:
         """Store the picture, decide, tell, acknowledge; gives the outcome that holds, ours or another's."""
         key = f"outputs/{held.job.id}/{result.nonce}.{result.media_type.partition('/')[2]}"
-        await self._blobs.put(key, result.data)
+        with stage(model_slug(held.job.model), "store"):
+            await self._blobs.put(key, result.data)
         picture = Picture(
             key=key,
             media_type=result.media_type,
@@ -120,7 +123,7 @@ class Duties:
         outcome = await self._decide(held, ours)
         if outcome.picture is None or outcome.picture.key != key:
             if outcome.picture is not None:
-                count("sfumato_duplicate_generations_total", model=held.job.model)
+                count("sfumato_duplicate_generations_total", model=model_slug(held.job.model))
             await self._blobs.delete(key)
         await self.follow(held, outcome, now)
         return outcome
@@ -133,7 +136,7 @@ class Duties:
             who = self._who(held, now) | {"attempt": after.attempt, "delivery": 0}
             await self._events.append([Retried(**who, not_before=after.not_before, error=problem)])
             await self._work.acknowledge(held.receipt)
-            count("sfumato_retries_total", model=held.job.model)
+            count("sfumato_retries_total", model=model_slug(held.job.model))
             return None
         ours = Outcome(job_id=held.job.id, state=State.FAILED, attempt=held.work.attempt, at=now, error=problem)
         outcome = await self._decide(held, ours)
@@ -151,9 +154,11 @@ class Duties:
 
     async def _decide(self, held: Held, ours: Outcome) -> Outcome:
         """The outcome that holds; ours is counted when it won, so that each end is counted by who made it."""
-        outcome = await self._outcomes.decide(ours)
+        model = model_slug(held.job.model)
+        with stage(model, "decide"):
+            outcome = await self._outcomes.decide(ours)
         if outcome == ours:
-            count("sfumato_outcomes_total", model=held.job.model, state=outcome.state)
+            count("sfumato_outcomes_total", model=model, state=outcome.state)
             observe("sfumato_job_seconds", max(0.0, outcome.at - held.job.created_at), **self._labels(held.job))
         return outcome
 
@@ -168,7 +173,7 @@ class Duties:
 
     @staticmethod
     def _labels(job: Job) -> dict[str, str]:
-        return {"model": job.model, "priority": job.priority}
+        return {"model": model_slug(job.model), "priority": job.priority}
 
 
 def _unforeseen(error: Exception) -> Problem:

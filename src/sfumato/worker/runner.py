@@ -15,11 +15,12 @@ from sfumato.core.params import evaluations
 from sfumato.core.ports import Received
 from sfumato.engine import images
 from sfumato.engine.events import Pixels, Progress
-from sfumato.observability import benchmark, bound_log, observe
+from sfumato.observability import benchmark, bound_log, span
 from sfumato.worker.duties import Duties, Held, Result
 from sfumato.worker.engine_thread import Aborted, EngineThread
 from sfumato.worker.filters import OutputFilter
 from sfumato.worker.previews import Previews
+from sfumato.worker.stage import stage
 
 __all__ = ["JobRunner"]
 
@@ -78,7 +79,9 @@ class JobRunner:
         held = await _surely(lambda: self._duties.take(received, time.time()))
         if held is None:
             return
-        with bound_log(job=held.job.id, attempt=str(held.work.attempt)):
+        order = {"attempt": held.work.attempt, "delivery": held.work.delivery}
+        running = span("run", held.job.traceparent, job=held.job.id, model=held.job.model, **order)
+        with bound_log(job=held.job.id, attempt=str(held.work.attempt)), running:
             try:
                 await self._make(held)
             except EngineDead:
@@ -104,8 +107,7 @@ class JobRunner:
         pixels = await self._timed("filter", {}, self._filter(pixels, params.prompt))
         encoded = await self._timed("encode", seconds, asyncio.to_thread(images.finish, pixels, prepared, params))
         result = Result(encoded.data, encoded.media_type, encoded.width, encoded.height, uuid4().hex, seconds)
-        storing = _surely(lambda: self._duties.succeed(held, result, time.time()))
-        outcome = await self._timed("store", {}, storing)
+        outcome = await _surely(lambda: self._duties.succeed(held, result, time.time()))
         log.info("%s after %.2f s on this worker", outcome.state, sum(seconds.values()))
         return None
 
@@ -160,12 +162,9 @@ class JobRunner:
         outcome = await _surely(lambda: self._duties.fail(held, error, time.time(), dice))
         log.warning("%s: %s", outcome.state if outcome else "will be tried again", error)
 
-    async def _timed(self, stage: str, seconds: dict[str, float], awaited: Awaitable[T]) -> T:
-        begin = time.perf_counter()
-        result = await awaited
-        seconds[stage] = round(time.perf_counter() - begin, 6)
-        observe("sfumato_stage_seconds", seconds[stage], model=self._model, stage=stage)
-        return result
+    async def _timed(self, name: str, seconds: dict[str, float], awaited: Awaitable[T]) -> T:
+        with stage(self._model, name, seconds):
+            return await awaited
 
 
 async def _surely(duty: Callable[[], Awaitable[T]]) -> T:

@@ -15,13 +15,14 @@ from uuid import uuid4
 from sfumato.config import Settings
 from sfumato.core.errors import EngineDead, SfumatoError, TransientError
 from sfumato.core.events import Alive, Ended, Watched
+from sfumato.core.job import State
 from sfumato.core.ports import EventLog, WorkReceiver
 from sfumato.core.retry import RetryPolicy
 from sfumato.engine import backends
 from sfumato.engine.opening import open_engine
 from sfumato.models.registry import Model, Registry
-from sfumato.observability import gauge, setup_logging
-from sfumato.process import CAN_NOT_SERVE_STATUS, age_s, run
+from sfumato.observability import begin, gauge
+from sfumato.process import CAN_NOT_SERVE_STATUS, age_s, begin_role, run
 from sfumato.wiring import open_ports
 from sfumato.worker.duties import Duties
 from sfumato.worker.engine_thread import EngineThread
@@ -115,6 +116,9 @@ class Worker:
     async def _beat(self) -> None:
         while True:
             self._runner.changed.clear()
+            for device in backends.device_memory():
+                gauge("sfumato_gpu_memory_used_bytes", device.used_bytes, device=device.name)
+                gauge("sfumato_gpu_memory_total_bytes", device.total_bytes, device=device.name)
             alive = Alive(
                 at=time.time(),
                 worker=self._name,
@@ -187,6 +191,9 @@ async def _work(settings: Settings, model: Model) -> None:
             settings.benchmark_file,
         )
         worker = Worker(name, model, settings, runner, work, events)
+        begin("sfumato_duplicate_generations_total", "sfumato_retries_total", model=model.slug)
+        for state in (State.SUCCEEDED, State.FAILED):
+            begin("sfumato_outcomes_total", model=model.slug, state=state.value)
         for sign in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(sign, worker.leave)
         log.info("ready: %s, %s, with %d slots on %d threads", model.name, where, model.slots, threads)
@@ -220,7 +227,7 @@ def serve(settings: Settings, model_name: str) -> int:
     Raises:
         UnknownModel: no model has this name; the message lists the known ones.
     """
-    setup_logging("worker", settings.log_level, settings.log_format)
+    begin_role("worker", settings)
     model = Registry.load(settings.models_file, settings.last_models_file).get(model_name)
     try:
         run(_work(settings, model))

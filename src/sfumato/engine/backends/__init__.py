@@ -4,6 +4,7 @@ A backend owns its library, device, dtype and random generators. Arrays are its 
 arithmetic, indexing and `clip` on them, and asks `arrays` for what differs between libraries.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ __all__ = [
     "Arrays",
     "Backend",
     "BackendUnusable",
+    "DeviceMemory",
     "Lora",
     "Options",
     "Pictures",
@@ -30,6 +32,7 @@ __all__ = [
     "Prompt",
     "RunsWhole",
     "WholeBackend",
+    "device_memory",
     "load",
     "load_whole",
 ]
@@ -187,6 +190,24 @@ class WholeBackend(Protocol):
         comes out of it. Raises what Backend's methods may raise.
         """
         ...
+
+
+class DeviceMemory(NamedTuple):
+    """Memory of a device of its own, by whoever it is used."""
+
+    name: str
+    used_bytes: int
+    total_bytes: int
+
+
+def device_memory() -> Sequence[DeviceMemory]:
+    """The CUDA device that this process works on; nothing where it works on none."""
+    if "torch" not in sys.modules:
+        return ()
+    from sfumato.engine.backends.diffusers.place import memory_in_use
+
+    found = memory_in_use()
+    return () if found is None else (DeviceMemory(*found),)
 
 
 Factory = Callable[[Path, Options], Backend]

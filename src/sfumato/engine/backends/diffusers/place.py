@@ -11,7 +11,7 @@ import torch
 from sfumato.engine.backends import BackendUnusable, Options
 from sfumato.engine.backends.diffusers.graphs import Replayed, record_on_cuda
 
-__all__ = ["Pace", "Place"]
+__all__ = ["Pace", "Place", "memory_in_use"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,14 @@ class Place:
     def settle(self, module: Any) -> Any:
         """The module here, for inference."""
         return module.to(self.device).to(memory_format=self.memory_format).eval().requires_grad_(False)
+
+
+def memory_in_use() -> tuple[str, int, int] | None:
+    """Id, used and all bytes of the CUDA device in use; None when none is. Asking begins no use of one."""
+    if not torch.cuda.is_initialized():
+        return None
+    free, total = torch.cuda.mem_get_info()
+    return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}", total - free, total
 
 
 class Pace:
