@@ -64,9 +64,11 @@ def test_path_of_a_failed_job_says_why(tmp_path: Path) -> None:
 def test_unknown_job_or_folder_is_a_clear_error(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         unknown = traced(service.data_dir, job_id(1))
+        none = traced(service.data_dir, "../up.lock")
     nowhere = traced(tmp_path / "nowhere", job_id(1))
 
-    for done, says in ((unknown, f"nothing is known of a job {job_id(1)}"), (nowhere, "--data-dir")):
+    known = f"nothing is known of a job {job_id(1)}"
+    for done, says in ((unknown, known), (none, "is no job's id"), (nowhere, "--data-dir")):
         assert done.returncode == 1
         assert says in done.stderr
         assert "Traceback" not in done.stderr

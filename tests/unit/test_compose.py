@@ -149,6 +149,17 @@ def test_prometheus_asks_services_that_there_are() -> None:
     assert [source["url"] for source in sources] == ["http://prometheus:9090"]
 
 
+def test_prometheus_asks_every_role_on_the_port_on_which_it_shows_its_metrics() -> None:
+    jobs = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"]
+    asked = {name: each["port"] for job in jobs for each in job["dns_sd_configs"] for name in each["names"]}
+    roles = {name: each for name, each in SERVICES.items() if each["image"] == "sfumato:cpu" and name in LASTING}
+
+    shown = {name: role["environment"]["SFUMATO_METRICS_PORT"] for name, role in roles.items()}
+    shown["gateway"] = roles["gateway"]["environment"]["SFUMATO_PORT"]
+    assert asked == shown
+    assert {role["environment"]["SFUMATO_HOST"] for role in roles.values()} == {"0.0.0.0"}  # noqa: S104 - inside of the network
+
+
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 

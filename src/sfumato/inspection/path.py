@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeVar
+from uuid import UUID
 
 from sfumato.core.errors import NotFound
 from sfumato.core.events import Dispatched, Ended, Event, JobEvent, JobRow, Lifecycle, Retried, Returned
@@ -68,6 +69,8 @@ async def path_of(job_id: str, ports: Ports, models: Iterable[str]) -> JobPath:
     Raises:
         NotFound: nothing here knows of such a job.
     """
+    if not _is_id(job_id):
+        raise NotFound(f"{job_id!r} is no job's id; these are like 0199c0de-0000-7000-8000-000000000000.")
     row, outcome = await ports.rows.get(job_id), await ports.outcomes.get(job_id)
     found = await _logged(job_id, ports.broker, models if row is None else [model_slug(row.job.model)])
     steps = [step async for step in _objects(job_id, ports)]
@@ -79,7 +82,19 @@ async def path_of(job_id: str, ports: Ports, models: Iterable[str]) -> JobPath:
         raise NotFound(f"nothing is known of a job {job_id}: no object, no message, no row, no outcome.")
     state = outcome.state if outcome else row.state if row else State.QUEUED
     job = row.job if row else found.jobs[0].value if found.jobs else None
-    return JobPath(job_id, state, sorted(steps, key=lambda step: step.at), job, row, outcome)
+    return JobPath(job_id, state, sorted(steps, key=_order), job, row, outcome)
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _order(step: Step) -> tuple[float, int]:
+    """What bears one time stands as the protocol has it: an outcome is decided before its end is told."""
+    return step.at, ("object", "outcome", "log", "row").index(step.place)
 
 
 async def _logged(job_id: str, broker: Broker, models: Iterable[str]) -> _Log:

@@ -258,9 +258,10 @@ async def _measure_for_ever(lag: Lag, folder: Path) -> None:
 
 def _measure_disk(folder: Path) -> None:
     """A role in a cluster may never have made its folder: then it is the disk on which it would be."""
-    disk = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.is_dir()))
-    gauge("sfumato_disk_free_bytes", disk.free)
-    gauge("sfumato_disk_size_bytes", disk.total)
+    with contextlib.suppress(OSError):  # A disk that can't be looked at must not keep anybody from recording.
+        disk = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.is_dir()))
+        gauge("sfumato_disk_free_bytes", disk.free)
+        gauge("sfumato_disk_size_bytes", disk.total)
 
 
 async def _sweep_for_ever(sweep: Sweep) -> None:
