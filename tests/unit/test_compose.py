@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 from check_jsonschema import main as check_jsonschema
+from typer.main import get_command
 
+from sfumato.cli import app
 from sfumato.cluster.nginx import BURST_S, RATE_PER_S, max_body_bytes, template
 from sfumato.config import Settings
 from sfumato.models.registry import Registry
@@ -137,8 +139,15 @@ def test_nginx_is_given_every_variable_of_its_template_and_lets_every_body_throu
 # What the files lead to
 
 
-def test_worker_works_for_a_model_that_is_listed() -> None:
-    assert SERVICES["worker"]["command"][1] in Registry.load(ROOT / "deploy" / "models.toml").names()
+def test_models_that_are_listed_can_be_served() -> None:
+    registry = Registry.load(ROOT / "deploy" / "models.toml")
+    assert registry.names()
+    assert not registry.troubles
+
+
+@pytest.mark.parametrize("service", [name for name, each in LASTING.items() if each["image"].startswith("sfumato")])
+def test_every_role_is_one_that_there_is(service: str) -> None:
+    assert SERVICES[service]["command"][0] in get_command(app).commands  # type: ignore[attr-defined]
 
 
 def test_prometheus_asks_services_that_there_are() -> None:

@@ -7,6 +7,7 @@ the shell around it has the clock, the tasks and the signals.
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import socket
 import time
@@ -78,10 +79,17 @@ class Controller:
             if pools or self._external:
                 await self._decide(autoscaler, models, pools, now)
         except Deposed as error:
-            log.info("decides no more: %s", error.detail)
-            self._autoscaler = None
+            self._lose(error.detail)
             return False
         return True
+
+    def _lose(self, why: str) -> None:
+        log.info("decides no more: %s", why)
+        self._autoscaler = None
+        for slug in self._written:
+            # What another decides now is for that one to show.
+            gauge("sfumato_desired_replicas", math.nan, model=slug)
+            gauge("sfumato_replicas", math.nan, model=slug)
 
     async def resign(self) -> None:
         """Let another decide at once."""
@@ -94,8 +102,7 @@ class Controller:
             return self._autoscaler
         if not await self._board.lead(self._name, LEASE_S):
             if self._autoscaler is not None:
-                log.info("decides no more: another does")
-            self._autoscaler = None
+                self._lose("another does")
             return None
         self._led_at = now
         if self._autoscaler is None:
