@@ -140,6 +140,12 @@ class Settings(BaseSettings):
         description="How long a worker that is not needed any more stays at least, in seconds; by default 300, with "
         "`external` only as long as that saves GPU time.",
     )
+    scale_drain_s: float = Field(
+        120.0,
+        gt=0,
+        description="How long a worker that is not needed any more, or whose place another model gets, may finish what "
+        "it runs, in seconds; longer than the slowest job.",
+    )
     scale_driver: Literal["local", "external"] = Field(
         "local",
         description="Who starts the workers that the controller wants: `sfumato up` and `sfumato workers` (`local`), "

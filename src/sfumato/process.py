@@ -16,6 +16,7 @@ from sfumato.observability import serve_metrics, setup_logging, setup_tracing
 
 __all__ = [
     "CAN_NOT_SERVE_STATUS",
+    "NOT_NEEDED",
     "age_s",
     "begin_role",
     "die_with_parent",
@@ -29,6 +30,8 @@ GARBAGE_AFTER: Final = (10_000, 50, 50)
 
 CAN_NOT_SERVE_STATUS = 78
 """Exit status of a process that can't work as it is set up (EX_CONFIG); a fresh one would not do better soon."""
+NOT_NEEDED: Final = signal.SIGUSR1
+"""Tells a worker that it may leave as soon as what it runs is done."""
 DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
 

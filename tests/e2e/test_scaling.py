@@ -42,8 +42,10 @@ def scaled_service(folder: Path, models: str = TWO, **environment: str) -> Servi
     return service
 
 
-def submit(service: Service, model: str) -> str:
-    status, accepted = post_picture(service.url, picture(), model_name=model, prompt="x", num_inference_steps="8")
+def submit(service: Service, model: str, steps: int = 8) -> str:
+    status, accepted = post_picture(
+        service.url, picture(), model_name=model, prompt="x", num_inference_steps=str(steps), strength="1"
+    )
     assert status == 202, accepted
     return str(accepted["id"])
 
@@ -174,9 +176,32 @@ def _model(service: Service, name: str) -> dict[str, Any]:
     return next(each for each in json.loads(service.get("/api/models")[1])["models"] if each["name"] == name)
 
 
+def test_long_job_is_finished_before_its_worker_makes_room_for_another_model(tmp_path: Path) -> None:
+    with scaled_service(tmp_path, SFUMATO_PLACES="1", SFUMATO_DRAIN_S="1") as service:
+        long = post_picture(
+            service.url, picture(), model_name="one", prompt="x", num_inference_steps="150", strength="1"
+        )
+        poll(lambda: service.job(long[1]["id"])["status"] == "running", within_s=30)
+        others = [submit(service, "two") for _ in range(5)]
+        poll(lambda: states(service, [long, *others]) == {"succeeded": 6}, within_s=90)
+
+    assert "handed back" not in service.log.read_text()
+
+
+def test_service_stops_in_time_though_a_worker_is_leaving_slowly(tmp_path: Path) -> None:
+    with scaled_service(tmp_path, SFUMATO_PLACES="1") as service:
+        long = post_picture(
+            service.url, picture(), model_name="one", prompt="x", num_inference_steps="150", strength="1"
+        )
+        poll(lambda: service.job(long[1]["id"])["status"] == "running", within_s=30)
+        submit(service, "two")
+        poll(lambda: "leaving" in service.log.read_text(), within_s=60)
+        assert service.stop(within_s=10) == 0
+
+
 def test_worker_that_dies_while_it_leaves_does_not_hold_its_place(tmp_path: Path) -> None:
     with scaled_service(tmp_path, SFUMATO_PLACES="1", SFUMATO_DRAIN_S="30") as service:
-        long = post_picture(service.url, picture(), model_name="one", prompt="x", num_inference_steps="150")[1]["id"]
+        long = submit(service, "one", steps=150)
         poll(lambda: service.job(long)["status"] == "running", within_s=30)
         pid = service.roles()["worker"]
         # It is told to leave, and can't: it stands still, and then it is gone.

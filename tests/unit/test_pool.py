@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from sfumato.config import load_settings
 from sfumato.core.errors import TransientError
 from sfumato.core.scaling import Placement
 from sfumato.models.registry import Model, Registry, Scaling
+from sfumato.process import NOT_NEEDED
 from sfumato.supervisor.keeping import Role, Supervisor
 from sfumato.supervisor.pool import ASK_EVERY_S, Offer, Pool, Room, room_for
 from tests.memory_scaling import MemoryScaling
@@ -34,6 +36,10 @@ class Recorded(Supervisor):
     def start(self, role: Role) -> None:
         self.children[role.name] = SimpleNamespace(role=role, process=None)  # type: ignore[assignment]
 
+    async def release(self, name: str, sign: signal.Signals, grace_s: float) -> None:
+        assert sign is NOT_NEEDED
+        await self.stop([name], grace_s)
+
     async def stop(self, names: Sequence[str], within_s: float) -> None:
         for name in names:
             del self.children[name]
@@ -45,7 +51,7 @@ class Host:
 
     def __init__(self, places: int, gpus: Sequence[str] = (), workers: int = 4) -> None:
         self.supervisor = Recorded()
-        self.pool = Pool(self.supervisor, Room(places, workers, gpus), grace_s=1.0)
+        self.pool = Pool(self.supervisor, Room(places, workers, gpus), grace_s=1.0, patience_s=1.0)
 
     async def adjust(self, wanted: Mapping[str, Placement], models: Sequence[Model] = (RESTYLE, SECOND)) -> list[str]:
         """What runs after one step and whatever ended by it."""

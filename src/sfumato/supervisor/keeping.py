@@ -76,6 +76,7 @@ class Supervisor:
     def __init__(self, environment: Mapping[str, str], lifeline: int, metrics_dir: Path | None = None) -> None:
         self._environment, self._lifeline, self._metrics_dir = dict(environment), lifeline, metrics_dir
         self.children: dict[str, Child] = {}
+        self._leaving: list[Child] = []
 
     def start(self, role: Role) -> None:
         """Run `role` from now on; without effect when it runs already."""
@@ -88,12 +89,24 @@ class Supervisor:
         chosen = [self.children.pop(name) for name in names]
         await asyncio.gather(*(self._end(child, min(child.role.grace_s, within_s)) for child in chosen))
 
+    async def release(self, name: str, sign: signal.Signals, grace_s: float) -> None:
+        """Tell this child by `sign` that it may go; what has not gone `grace_s` later is killed. `stop_all` hastens it."""
+        child = self.children.pop(name)
+        self._leaving.append(child)
+        try:
+            await self._end(child, grace_s, sign)
+        finally:
+            self._leaving.remove(child)
+
     async def stop_all(self, within_s: float = STOP_WITHIN_S) -> None:
         """End every child in the roles' order: first what takes work in, last what writes it down."""
         deadline = time.monotonic() + within_s
-        for rank in sorted({child.role.stops for child in self.children.values()}):
+        for rank in sorted({child.role.stops for child in (*self.children.values(), *self._leaving)}):
             names = [name for name, child in self.children.items() if child.role.stops == rank]
-            await self.stop(names, max(0.2, deadline - time.monotonic()))
+            slow = [child for child in self._leaving if child.role.stops == rank]
+            left_s = max(0.2, deadline - time.monotonic())
+            hastened = (self._end(child, min(child.role.grace_s, left_s)) for child in slow)
+            await asyncio.gather(self.stop(names, left_s), *hastened)
 
     async def _keep(self, child: Child) -> None:
         deaths = 0
@@ -149,14 +162,14 @@ class Supervisor:
                 output.close()
 
     @staticmethod
-    async def _end(child: Child, grace_s: float) -> None:
+    async def _end(child: Child, grace_s: float, sign: signal.Signals | None = None) -> None:
         child.stopping = True
         process = child.process
         if child.task is not None and (process is None or process.returncode is not None):
             child.task.cancel()
         if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(child.role.stop_signal)
+                process.send_signal(sign or child.role.stop_signal)
             try:
                 await asyncio.wait_for(process.wait(), grace_s)
             except TimeoutError:

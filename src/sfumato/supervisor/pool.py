@@ -9,15 +9,16 @@ import hashlib
 import logging
 import socket
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sfumato.config import Settings
 from sfumato.core.errors import TransientError
 from sfumato.core.scaling import Offers, Placement
 from sfumato.models.registry import Model, Registry, Scaling
+from sfumato.process import NOT_NEEDED
 from sfumato.supervisor.keeping import STOP_WITHIN_S, Role, Supervisor, of_ours
 from sfumato.wiring import open_scaling
 
@@ -67,10 +68,14 @@ def with_room(settings: Settings, room: Room, models: int) -> Settings:
 
 
 class Pool:
-    """Starts and ends workers; call `adjust` whenever something may have changed. A drain takes at most `grace_s`."""
+    """Starts and ends workers; call `adjust` whenever something may have changed.
 
-    def __init__(self, supervisor: Supervisor, room: Room, grace_s: float) -> None:
-        self._supervisor, self._room, self._grace_s = supervisor, room, grace_s
+    A worker that is told to stop may take `grace_s`, one that is not needed any more `patience_s`.
+    """
+
+    def __init__(self, supervisor: Supervisor, room: Room, grace_s: float, patience_s: float) -> None:
+        self._supervisor, self._room = supervisor, room
+        self._grace_s, self._patience_s = grace_s, patience_s
         self._leaving: dict[asyncio.Task[None], int] = {}
         self._places: dict[str, int] = {}
 
@@ -84,19 +89,15 @@ class Pool:
             if model is None:
                 continue
             if current.get(model.slug) != model:
-                self._end(name)
+                self._leave(name, self._supervisor.stop([name], STOP_WITHIN_S))
             else:
                 running.setdefault(model.slug, []).append(name)
         for slug, names in running.items():
             placement = wanted.get(slug, Placement(0))
             for name in self._to_end(names, len(names) - placement.replicas, placement.idlest):
-                self._end(name)
+                self._leave(name, self._supervisor.release(name, NOT_NEEDED, self._patience_s))
                 names.remove(name)
         self._start(models, {slug: len(names) for slug, names in running.items()}, wanted)
-
-    async def close(self) -> None:
-        """Wait for those who leave."""
-        await asyncio.gather(*self._leaving, return_exceptions=True)
 
     def _start(self, models: Sequence[Model], running: Mapping[str, int], wanted: Mapping[str, Placement]) -> None:
         """Start what is missing, one of each model in turn, while there is a free place."""
@@ -126,11 +127,9 @@ class Pool:
         )
         self._supervisor.start(role)
 
-    def _end(self, name: str) -> None:
-        place = self._places.pop(name, -1)
+    def _leave(self, name: str, leaving: Coroutine[Any, Any, None]) -> None:
         # Its place stays taken until it has left: the memory of its device is its own until then.
-        task = asyncio.create_task(self._supervisor.stop([name], STOP_WITHIN_S + self._grace_s))
-        self._leaving[task] = place
+        self._leaving[asyncio.create_task(leaving)] = self._places.pop(name, -1)
 
     def _to_end(self, names: Sequence[str], surplus: int, idlest: Sequence[str]) -> Sequence[str]:
         """Which `surplus` workers to end: those that never got ready, then those with the least to do."""
@@ -162,7 +161,7 @@ async def keep_pool(
     Raises:
         SfumatoError: the database of the decisions can't be used.
     """
-    pool = Pool(supervisor, room, settings.drain_s + 1.0)
+    pool = Pool(supervisor, room, settings.drain_s + 1.0, settings.scale_drain_s + settings.drain_s)
     async with open_scaling(settings) as offers:
         # Two on one host, each with a data folder of its own, are two.
         folder = hashlib.sha256(str(settings.data_dir.absolute()).encode()).hexdigest()[:6]
@@ -182,7 +181,6 @@ async def keep_pool(
             log.info("stopping; a second signal changes nothing")
         finally:
             await offer.withdraw()
-            await pool.close()
 
 
 class Offer:

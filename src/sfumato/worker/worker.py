@@ -6,6 +6,7 @@ The protocol's order is in duties.py, one job's life in runner.py, the device in
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -22,7 +23,7 @@ from sfumato.engine import backends
 from sfumato.engine.opening import open_engine
 from sfumato.models.registry import Model, Registry
 from sfumato.observability import begin, gauge
-from sfumato.process import CAN_NOT_SERVE_STATUS, age_s, begin_role, run
+from sfumato.process import CAN_NOT_SERVE_STATUS, NOT_NEEDED, age_s, begin_role, run
 from sfumato.wiring import open_ports
 from sfumato.worker.duties import Duties
 from sfumato.worker.engine_thread import EngineThread
@@ -53,10 +54,12 @@ class Worker:
         self._runner, self._work, self._events = runner, work, events
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = asyncio.Event()
+        self._leave_at = math.inf
         self._cold_start_s = 0.0
 
-    def leave(self) -> None:
-        """Take nothing new; `run` ends when what runs has finished or was handed back."""
+    def leave(self, within_s: float) -> None:
+        """Take nothing new; `run` ends when what runs has finished, or was handed back `within_s` from now."""
+        self._leave_at = min(self._leave_at, time.monotonic() + within_s)
         self._leaving.set()
         self._runner.changed.set()
 
@@ -105,9 +108,8 @@ class Worker:
     async def _drain(self) -> None:
         log.info("leaving; %d jobs in hand", len(self._tasks))
         self._runner.refuse()
-        deadline = time.monotonic() + self._settings.drain_s
         while self._tasks:
-            if time.monotonic() > deadline:
+            if time.monotonic() > self._leave_at:
                 self._runner.abort_all()
             await self._work.receive(0, wait_s=0)
             await asyncio.wait(self._tasks, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
@@ -195,7 +197,9 @@ async def _work(settings: Settings, model: Model) -> None:
         for state in (State.SUCCEEDED, State.FAILED):
             begin("sfumato_outcomes_total", model=model.slug, state=state.value)
         for sign in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(sign, worker.leave)
+            asyncio.get_running_loop().add_signal_handler(sign, worker.leave, settings.drain_s)
+        # Nobody is in a hurry when there is less to do: a job begun anew would cost more than a place.
+        asyncio.get_running_loop().add_signal_handler(NOT_NEEDED, worker.leave, settings.scale_drain_s)
         log.info("ready: %s, %s, with %d slots on %d threads", model.name, where, model.slots, threads)
         await worker.run()
         await previews.close()
