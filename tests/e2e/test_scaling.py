@@ -178,10 +178,8 @@ def _model(service: Service, name: str) -> dict[str, Any]:
 
 def test_long_job_is_finished_before_its_worker_makes_room_for_another_model(tmp_path: Path) -> None:
     with scaled_service(tmp_path, SFUMATO_PLACES="1", SFUMATO_DRAIN_S="1") as service:
-        long = post_picture(
-            service.url, picture(), model_name="one", prompt="x", num_inference_steps="150", strength="1"
-        )
-        poll(lambda: service.job(long[1]["id"])["status"] == "running", within_s=30)
+        long = submit(service, "one", steps=150)
+        poll(lambda: service.job(long)["status"] == "running", within_s=30)
         others = [submit(service, "two") for _ in range(5)]
         poll(lambda: states(service, [long, *others]) == {"succeeded": 6}, within_s=90)
 
@@ -190,10 +188,8 @@ def test_long_job_is_finished_before_its_worker_makes_room_for_another_model(tmp
 
 def test_service_stops_in_time_though_a_worker_is_leaving_slowly(tmp_path: Path) -> None:
     with scaled_service(tmp_path, SFUMATO_PLACES="1") as service:
-        long = post_picture(
-            service.url, picture(), model_name="one", prompt="x", num_inference_steps="150", strength="1"
-        )
-        poll(lambda: service.job(long[1]["id"])["status"] == "running", within_s=30)
+        long = submit(service, "one", steps=150)
+        poll(lambda: service.job(long)["status"] == "running", within_s=30)
         submit(service, "two")
         poll(lambda: "leaving" in service.log.read_text(), within_s=60)
         assert service.stop(within_s=10) == 0

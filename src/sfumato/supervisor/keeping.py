@@ -90,7 +90,7 @@ class Supervisor:
         await asyncio.gather(*(self._end(child, min(child.role.grace_s, within_s)) for child in chosen))
 
     async def release(self, name: str, sign: signal.Signals, grace_s: float) -> None:
-        """Tell this child by `sign` that it may go; what has not gone `grace_s` later is killed. `stop_all` hastens it."""
+        """Tell this child by `sign` that it may go, and kill it when `grace_s` is over; `stop_all` hastens it."""
         child = self.children.pop(name)
         self._leaving.append(child)
         try:
