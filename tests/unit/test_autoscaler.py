@@ -52,9 +52,9 @@ def test_nothing_to_do_needs_nobody() -> None:
 
 
 def test_as_many_as_end_the_waiting_jobs_in_the_objective_less_a_cold_start() -> None:
-    # Nine tenths of 60 s less the job's 2 and a cold start of 20: 32 s for 96 s of work.
-    assert replicas(Autoscaler().decide({"restyle": load(waiting=48)}, BOUNDS, 8, 0.0)) == {"restyle": 3}
-    assert replicas(Autoscaler().decide({"restyle": load(waiting=49)}, BOUNDS, 8, 0.0)) == {"restyle": 4}
+    # 60 s less the job's 2 and a cold start of 20: 38 s for 114 s of work.
+    assert replicas(Autoscaler().decide({"restyle": load(waiting=57)}, BOUNDS, 8, 0.0)) == {"restyle": 3}
+    assert replicas(Autoscaler().decide({"restyle": load(waiting=58)}, BOUNDS, 8, 0.0)) == {"restyle": 4}
 
 
 def test_a_queue_that_will_be_worked_off_in_time_starts_nobody() -> None:
@@ -64,13 +64,13 @@ def test_a_queue_that_will_be_worked_off_in_time_starts_nobody() -> None:
 
 
 def test_workers_are_added_a_cold_start_before_the_wait_would_be_too_long() -> None:
-    # In 20 s two workers do 40 s of work, while 100 s come: 130 s wait then, and each may have 50 s at most.
-    soon = load(waiting=35, running=4, workers=2, arriving_fast=6.0, arriving_slow=4.0)
+    # In 20 s two workers do 40 s of work, while 100 s come: 130 s wait then, and each may have 56 s at most.
+    soon = load(waiting=35, running=4, workers=2, arriving_fast=5.0)
     decision = Autoscaler({"restyle": 2}).decide({"restyle": soon}, BOUNDS, 8, 0.0)["restyle"]
     assert decision.replicas == 3
     assert decision.why == (
         "3 workers: 35 jobs wait (70 s of work), 4 run, 5.0 workers' worth arrives; "
-        "with 2 a wait of 65 s is ahead, 50 s are planned, and a new one takes 20 s to start"
+        "with 2 a wait of 65 s is ahead, 56 s are planned, and a new one takes 20 s to start"
     )
 
 

@@ -42,6 +42,8 @@ class Ramp:
         """(lowest, highest)"""
         while len(self._since) > 1 and self._since[1][0] <= now - RAMP_S:
             self._since.popleft()
+        if len(self._since) == 1:
+            return self._since[0][1], self._since[0][1]
         counts = [count for _, count in self._since]
         return min(counts), max(counts)
 
@@ -137,7 +139,8 @@ class Autoscaler:
         if given > memory.replicas:
             memory.raised_at = self._now
             memory.started.extend([self._now] * min(given - memory.replicas, 64))
-        memory.unserved_at = min(memory.unserved_at, self._now) if each.busy and not given else math.inf
+        waits = each.busy and load is not None and not given
+        memory.unserved_at = min(memory.unserved_at, self._now) if waits else math.inf
         memory.replicas = given
         self._ramps[model].note(given, self._now)
 
@@ -170,7 +173,7 @@ def _facts(load: Load | None) -> str:
         return ""
     if not load.waiting and not load.running:
         return "no job waits or runs; "
-    arriving = (sane(load.arriving_fast) + sane(load.arriving_slow)) / 2
+    arriving = max(sane(load.arriving_fast), sane(load.arriving_slow))
     return (
         f"{load.waiting} job{' waits' if load.waiting == 1 else 's wait'} ({sane(load.waiting_work_s):.0f} s of work), "
         f"{load.running} run{'s' if load.running == 1 else ''}, {arriving:.1f} workers' worth arrives; "

@@ -8,8 +8,8 @@ what counts is the queue at that moment, not the queue now:
 A job that comes then waits Q / n on n workers, which should not exceed the planned wait L: a share of the objective,
 less the time of the job itself. Hence n ≥ Q / L, and for who waits already n ≥ what is left of them after c, by L − c.
 Since this is asked again every second, nothing has to be started earlier than one cold start before it is needed, and
-no share of a worker has to be kept free: the queue takes the fluctuations. λ is the mean of a fast and a slow average:
-the fast one alone takes a batch sent at once for the beginning of a flood, the slow one alone sees a flood late.
+no share of a worker has to be kept free: the queue takes the fluctuations. λ is the larger of a fast and a slow
+average: the longer a cold start is, the more it costs to see a flood late.
 
 Fewer are enough when they will do for so long that starting one again costs less than was saved. With n workers a
 queue W makes a job wait (W + (λ − n)·H) / n after a horizon H of some cold starts; n will do if that is below a part
@@ -37,13 +37,13 @@ KEPT_COLD_STARTS: Final = 3.0
 class Rules:
     """How eager the autoscaler is.
 
-    `aim`: share of the objective that is planned to be used; the rest takes what nobody could foresee. `low`: share of
-    the planned wait below which a worker may go. `horizon` (cold starts): how long fewer workers must be enough.
-    `calm_s`: for how long that must have been so. `warm` (cold starts): how long the last worker stays without a job,
-    where the objective leaves time for a cold start.
+    `aim`: share of the objective that is planned to be used; all of it is not too much, for workers are whole and the
+    plan is for the worst moment. `low`: share of the planned wait below which a worker may go. `horizon` (cold starts):
+    how long fewer workers must be enough. `calm_s`: for how long that must have been so. `warm` (cold starts): how long
+    the last worker stays without a job, where the objective leaves time for a cold start.
     """
 
-    aim: float = 0.9
+    aim: float = 1.0
     low: float = 0.5
     horizon: float = 3.0
     calm_s: float = 5.0
@@ -169,7 +169,7 @@ def _planned(load: Load, bound: Bounds, memory: Memory, rules: Rules, now: float
     job_s = sane(load.seconds_per_job) or JOB_S
     cold_s = sane(load.cold_start_s) or COLD_START_S
     waiting_s = sane(load.waiting_work_s) or max(load.waiting, 0) * job_s
-    arriving = (sane(load.arriving_fast) + sane(load.arriving_slow)) / 2
+    arriving = max(sane(load.arriving_fast), sane(load.arriving_slow))
     ready = max(load.workers, 0)
     if ready:
         memory.rows = max(memory.rows, min(max(load.running, 0) / ready, MOST_ROWS))

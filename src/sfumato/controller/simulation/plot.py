@@ -24,7 +24,7 @@ TITLES: Final[Mapping[str, str]] = MappingProxyType(
 )
 WIDTH, HEIGHT, GAP, LEFT, TOP = 300, 230, 56, 66, 64
 LOWEST: Final = 0.90
-WIDEST: Final = 1.8
+WIDEST: Final = 1.7
 """A panel ends at so many times the fewest GPU-hours in it."""
 COLUMNS: Final = 3
 
@@ -40,7 +40,12 @@ def svg(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> str:
         'font-family="system-ui, sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         _text(LEFT, 24, "Jobs within the objective by GPU-hours: up and to the left is better", size=16, weight=600),
-        _text(LEFT, 44, "A dot is a setting, a line joins those worth having; seeds for judging.", colour="#666666"),
+        _text(
+            LEFT,
+            44,
+            f"A dot is a setting, a line joins those worth having. Beyond {WIDEST} times the fewest hours nothing is shown.",
+            colour="#666666",
+        ),
     ]
     for place, trace in enumerate(traces):
         x, y = LEFT + place % COLUMNS * (WIDTH + GAP), TOP + 18 + place // COLUMNS * (HEIGHT + GAP + 24)
