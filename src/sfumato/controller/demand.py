@@ -29,6 +29,8 @@ JOB_S: Final = 1.0
 COLD_START_S: Final = 20.0
 """Both assumed until they were measured."""
 MOST_ROWS: Final = 64.0
+BEARABLE: Final = 0.8
+"""A cold start and a job may take so much of the objective; the rest is for noticing, and for who comes at once."""
 KEPT_S: Final = 300.0
 KEPT_COLD_STARTS: Final = 3.0
 
@@ -211,6 +213,6 @@ def _kept_s(load: Load, bound: Bounds, memory: Memory, rules: Rules) -> float:
     """
     cold_s = sane(load.cold_start_s) or COLD_START_S
     job_s = memory.rows * (sane(load.seconds_per_job) or JOB_S)
-    if cold_s + job_s <= rules.aim * sane(bound.objective_s):
+    if cold_s + job_s <= BEARABLE * sane(bound.objective_s):
         return rules.warm * cold_s
     return max(KEPT_S, KEPT_COLD_STARTS * cold_s)
