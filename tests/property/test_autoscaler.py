@@ -2,7 +2,7 @@
 
 import itertools
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato.controller.autoscaler import RAMP, RAMP_S, Autoscaler, Bounds, Load
@@ -46,26 +46,26 @@ def test_bounds_and_places_hold_and_every_decision_has_its_reason(
             assert decision.why.startswith(f"{decision.replicas} worker")
 
 
-@given(
-    steps=st.lists(st.tuples(loads, st.floats(-1e6, 1e6), st.floats(0, 15)), min_size=1, max_size=60),
-    jumps=st.booleans(),
-)
-def test_counts_rise_no_faster_than_the_ramp_even_when_the_clock_jumps(
-    steps: list[tuple[Load, float, float]], jumps: bool
+@given(steps=st.lists(st.tuples(loads, st.floats(0, 15), st.floats(-1e6, 0)), min_size=1, max_size=60))
+def test_counts_change_no_faster_than_the_ramp_also_when_the_clock_jumps_back(
+    steps: list[tuple[Load, float, float]],
 ) -> None:
-    """In any RAMP_S seconds of a steady clock at most two ramps touch; jumps back only make it slower."""
-    autoscaler, now, seen = Autoscaler(), 0.0, list[tuple[float, int]]()
-    for load, jump, passed_s in steps:
-        now += min(jump, 0.0) if jumps else passed_s
-        count = autoscaler.decide({"a": load}, {"a": Bounds(60.0, 0, 10_000)}, 10_000, now)["a"].replicas
-        recent = [earlier for at, earlier in seen if jumps or now - at < RAMP_S] or [seen[-1][1] if seen else 0]
-        least = min(recent)
-        assert count <= max(least + 2 * RAMP, 4 * least)
-        seen.append((now, count))
+    """By the time that really passed: in any RAMP_S seconds at most doubled or RAMP more, at most halved."""
+    autoscaler, clock_s, passed_s, seen = Autoscaler(), 0.0, 0.0, [(-1e9, 0)]
+    for load, span_s, jump_s in steps:
+        passed_s += span_s
+        clock_s += span_s
+        count = autoscaler.decide({"a": load}, {"a": Bounds(60.0, 0, 10_000)}, 10_000, clock_s)["a"].replicas
+        clock_s += jump_s
+        ends = [*(at for at, _ in seen[1:]), passed_s]
+        recent = [had for (_, had), end in zip(seen, ends, strict=True) if end > passed_s - RAMP_S + 1e-6]
+        assert not recent or count <= max(min(recent) + RAMP, 2 * min(recent))
+        assert not recent or count >= max(recent) // 2
+        seen.append((passed_s, count))
 
 
 @given(loads=st.lists(loads, min_size=2, max_size=60))
-def test_a_minute_from_nothing_ends_at_sixty_four_workers_at_most_a_step(loads: list[Load]) -> None:
+def test_from_nothing_a_minute_makes_a_bounded_number_of_workers(loads: list[Load]) -> None:
     """From 0 the ramp allows 4, 8, 16, 32, 64, 128 in six steps of RAMP_S, however large the numbers are."""
     autoscaler = Autoscaler()
     for second, load in zip(range(61), loads * 31, strict=False):
@@ -73,6 +73,7 @@ def test_a_minute_from_nothing_ends_at_sixty_four_workers_at_most_a_step(loads: 
         assert count <= RAMP * 2 ** (second // int(RAMP_S))
 
 
+@settings(deadline=None, max_examples=25)
 @given(wait_s=st.floats(0, 1e6), pairs=st.lists(st.integers(1, 1_000), min_size=2, max_size=2))
 def test_with_one_place_neither_of_two_models_starves(wait_s: float, pairs: list[int]) -> None:
     """However unequal their queues, each is served at least once in an hour, and keeps its turn for a while."""
@@ -95,4 +96,4 @@ def test_with_one_place_neither_of_two_models_starves(wait_s: float, pairs: list
         served.append(max(decisions, key=lambda model: decisions[model].replicas))
     assert set(served) == {"a", "b"}
     swaps = [index for index in range(1, len(served)) if served[index] != served[index - 1]]
-    assert all(after - before >= 12 for before, after in itertools.pairwise(swaps))
+    assert all(after - before >= 8 for before, after in itertools.pairwise(swaps))

@@ -52,8 +52,9 @@ def test_nothing_to_do_needs_nobody() -> None:
 
 
 def test_as_many_as_end_the_waiting_jobs_in_the_objective_less_a_cold_start() -> None:
-    # 60 s less the job's 2 and a cold start of 20: 38 s for 100 s of work.
-    assert replicas(Autoscaler().decide({"restyle": load(waiting=50)}, BOUNDS, 8, 0.0)) == {"restyle": 3}
+    # 60 s less the job's 2 and a cold start of 20: 38 s for 114 s of work.
+    assert replicas(Autoscaler().decide({"restyle": load(waiting=57)}, BOUNDS, 8, 0.0)) == {"restyle": 3}
+    assert replicas(Autoscaler().decide({"restyle": load(waiting=58)}, BOUNDS, 8, 0.0)) == {"restyle": 4}
 
 
 def test_a_queue_that_will_be_worked_off_in_time_starts_nobody() -> None:
@@ -83,6 +84,23 @@ def test_a_worker_goes_only_when_fewer_have_been_enough_for_a_while() -> None:
     autoscaler, quiet = Autoscaler({"restyle": 3}), {"restyle": load(running=4, workers=3, arriving_fast=0.5)}
     assert replicas(decided(autoscaler, quiet, 5)) == {"restyle": 3}
     assert replicas(decided(autoscaler, quiet, 2, begin=5)) == {"restyle": 1}
+
+
+def test_a_moment_without_jobs_sends_nobody_away_and_a_longer_one_never_more_than_half_at_once() -> None:
+    """A dispatcher that was just replaced may tell of no jobs for a moment."""
+    autoscaler = Autoscaler({"restyle": 8})
+    decided(autoscaler, {"restyle": load(waiting=200, running=32, workers=8)}, 20)
+    assert replicas(decided(autoscaler, {"restyle": load(workers=8)}, 5, begin=20)) == {"restyle": 8}
+    assert replicas(decided(autoscaler, {"restyle": load(workers=8)}, 5, begin=25)) == {"restyle": 4}
+    assert replicas(decided(autoscaler, {"restyle": load(workers=4)}, 7, begin=30)) == {"restyle": 2}
+
+
+def test_what_is_starting_is_not_given_up_and_what_does_not_come_is_not_counted_on() -> None:
+    autoscaler, waiting = Autoscaler(), {"restyle": load(waiting=20, running=4, workers=1, arriving_fast=4.0)}
+    assert replicas(decided(autoscaler, waiting, 1)) == {"restyle": 2}
+    assert replicas(decided(autoscaler, waiting, 38, begin=1)) == {"restyle": 2}
+    longer = {"restyle": load(waiting=50, running=4, workers=1, arriving_fast=4.0)}
+    assert replicas(decided(autoscaler, longer, 2, begin=39)) == {"restyle": 4}
 
 
 def test_the_last_worker_goes_soon_where_the_objective_leaves_time_for_a_cold_start() -> None:
@@ -132,6 +150,17 @@ def test_two_models_take_turns_on_one_place_and_no_turn_is_short() -> None:
     lengths = [after - before for before, after in itertools.pairwise(turns)]
     assert min(lengths) >= 3 * COLD_S
     assert max(lengths) <= 120.0
+
+
+def test_models_whose_cold_start_is_unknown_and_long_get_ready_before_their_turn_ends() -> None:
+    autoscaler, began, served = Autoscaler(), {"a": -1, "b": -1}, set[str]()
+    for second in range(2_400):
+        ready = {model: began[model] >= 0 and second - began[model] >= 300 for model in ("a", "b")}
+        served |= {model for model in ready if ready[model]}
+        told = {model: load(waiting=9, cold_start_s=0.0, workers=int(ready[model])) for model in ("a", "b")}
+        for model, count in replicas(autoscaler.decide(told, TWO, 1, float(second))).items():
+            began[model] = (began[model] if began[model] >= 0 else second) if count else -1
+    assert served == {"a", "b"}
 
 
 def test_a_model_without_jobs_yields_its_place_at_once() -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.table import Table
 
+from sfumato.cli import main
+from sfumato.controller.simulation import tables
 from sfumato.controller.simulation.fleet import COLD_START_S, FIXED_S, ROW_S, SLOTS, Fleet
 from sfumato.controller.simulation.judge import JUDGING, TARGETS, front, hours_at, judge
 from sfumato.controller.simulation.oracle import STEP_S, plan
 from sfumato.controller.simulation.sweep import POLICIES, Point, Result, Run
-from sfumato.controller.simulation.tables import run
 from sfumato.controller.simulation.traces import TRACES, Trace
 
 
@@ -121,7 +123,9 @@ def test_settings_are_chosen_on_some_seeds_and_judged_on_others() -> None:
 
 
 def test_a_run_prints_one_line_a_goal_and_writes_rows_and_curves(tmp_path: Path) -> None:
-    table = run(["flash"], ["ours", "fixed"], tmp_path / "rows.json", tmp_path / "curves.svg", scale=0.05, processes=1)
+    table = tables.run(
+        ["flash"], ["ours", "fixed"], tmp_path / "rows.json", tmp_path / "curves.svg", scale=0.05, processes=1
+    )
     console = Console(record=True, width=140, file=(tmp_path / "printed").open("w"))
     console.print(table)
     console.file.close()
@@ -133,3 +137,18 @@ def test_a_run_prints_one_line_a_goal_and_writes_rows_and_curves(tmp_path: Path)
     drawn = (tmp_path / "curves.svg").read_text()
     assert drawn.startswith("<svg")
     assert drawn.count("<polyline") == 2
+
+
+def test_the_verb_plays_what_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[object] = []
+
+    def play_nothing(*arguments: object) -> Table:
+        asked.extend(arguments)
+        return Table("played")
+
+    monkeypatch.setattr(tables, "run", play_nothing)
+    assert main(["simulate", "--trace", "flash", "--plot", "curves.svg"]) == 0
+    assert asked == [["flash"], list(POLICIES), None, Path("curves.svg")]
+    assert "played" in capsys.readouterr().out

@@ -5,6 +5,7 @@ whatever the numbers say: the bounds, the places, and how fast a count may chang
 """
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,10 +17,35 @@ __all__ = ["RAMP", "RAMP_S", "Autoscaler", "Bounds", "Decision", "Load", "Rules"
 
 RAMP_S: Final = 10.0
 RAMP: Final = 4
-"""In any RAMP_S seconds a model's count rises at most to twice what it was or by RAMP, whichever is more."""
+"""In any RAMP_S seconds a count rises at most to twice what it was or by RAMP, and falls at most to half of it."""
 LONGEST_S: Final = 60.0
 """More than this between two decisions counts as this: so far may a jump of the clock carry us."""
-HELD_COLD_STARTS: Final = 3.0
+HELD_COLD_STARTS: Final = 2.0
+"""For so long a worker that is ready keeps its place; one that starts keeps it until it is, but for STUCK_S."""
+STUCK_S: Final = 900.0
+SERVED_LITTLE: Final = 0.5
+"""A model with a job presses at least so much, else one job would wait for long beside many."""
+
+
+class Ramp:
+    """The counts that a model had in the last RAMP_S seconds."""
+
+    def __init__(self, count: int) -> None:
+        self._since = deque([(-math.inf, count)])
+
+    def note(self, count: int, now: float) -> None:
+        """From now on it has this many."""
+        if count != self._since[-1][1]:
+            self._since.append((now, count))
+
+    def seen(self, now: float) -> tuple[int, int]:
+        """(lowest, highest)"""
+        while len(self._since) > 1 and self._since[1][0] <= now - RAMP_S:
+            self._since.popleft()
+        if len(self._since) == 1:
+            return self._since[0][1], self._since[0][1]
+        counts = [count for _, count in self._since]
+        return min(counts), max(counts)
 
 
 class Autoscaler:
@@ -27,8 +53,8 @@ class Autoscaler:
 
     def __init__(self, replicas: Mapping[str, int] | None = None, rules: Rules | None = None) -> None:
         self._rules = rules or Rules()
-        self._memories = {model: Memory(max(count, 0)) for model, count in (replicas or {}).items()}
-        self._ramps: dict[str, tuple[float, int]] = {}
+        self._memories = {model: Memory.taken_over(count) for model, count in (replicas or {}).items()}
+        self._ramps = {model: Ramp(memory.replicas) for model, memory in self._memories.items()}
         self._told_at = math.nan
         self._now = 0.0
 
@@ -46,12 +72,13 @@ class Autoscaler:
             given = wanted
         else:
             claims = [
-                self._claim(model, wanted[model], demands[model], loads.get(model), bounds[model]) for model in bounds
+                self._claim(model, wanted[model], demands[model], loads.get(model), bounds[model], places)
+                for model in bounds
             ]
             given = share(claims, places)
         decisions = {}
         for model, each in demands.items():
-            self._remember(model, given[model], each)
+            self._remember(model, given[model], each, loads.get(model))
             decisions[model] = Decision(given[model], self._why(model, loads.get(model), each, wanted, given, places))
         return decisions
 
@@ -72,42 +99,50 @@ class Autoscaler:
         return demand(load, bound, memory, self._rules, self._now)
 
     def _ramped(self, model: str, bound: Bounds, wanted: int) -> int:
-        """No more than the ramp allows, but for the least it must have."""
-        began, base = self._ramps.get(model, (-math.inf, 0))
-        if self._now - began >= RAMP_S:
-            base = self._memories[model].replicas
-            self._ramps[model] = (self._now, base)
-        return min(wanted, max(base + RAMP, 2 * base, min(bound.least, bound.most)))
+        """No more and no less than the ramp allows, but for the bounds."""
+        lowest, highest = self._ramps.setdefault(model, Ramp(0)).seen(self._now)
+        most = max(bound.most, 0)
+        up = max(lowest + RAMP, 2 * lowest, min(bound.least, most))
+        return min(max(wanted, highest // 2), up, most)
 
-    def _claim(self, model: str, wanted: int, each: Demand, load: Load | None, bound: Bounds) -> Claim:
+    def _claim(self, model: str, wanted: int, each: Demand, load: Load | None, bound: Bounds, places: int) -> Claim:
         memory = self._memories[model]
         objective_s = max(sane(bound.objective_s), 1.0)
         unserved_s = max(self._now - memory.unserved_at, 0.0)
         late = min((sane(load.oldest_wait_s) if load else 0.0) / objective_s, 1.0)
-        cost = (
-            sane(bound.weight)
-            * min(max(each.pressure, 1e-3), 1e6)
-            * (1.0 + late + (4.0 * unserved_s / objective_s) ** 2)
-        )
+        # What it could not use does not count, so that what a model presses has a limit.
+        pressure = max(SERVED_LITTLE, min(each.pressure, wanted, places))
         return Claim(
             model=model,
             wanted=wanted,
             had=memory.replicas,
             least=max(bound.least, 0),
-            cost=cost,
+            cost=sane(bound.weight) * pressure * (1.0 + late + (4.0 * unserved_s / objective_s) ** 2),
             busy=each.busy,
-            held=load is None or self._now - memory.raised_at < HELD_COLD_STARTS * each.cold_start_s,
+            held=load is None or self._held(memory, each.cold_start_s),
             broken=load is not None and load.broken,
             rested_s=self._now - memory.busy_at,
         )
 
-    def _remember(self, model: str, given: int, each: Demand) -> None:
+    def _held(self, memory: Memory, cold_start_s: float) -> bool:
+        """Whether it was given its places, or became ready, too lately to lose them to another model."""
+        if memory.ready_at > self._now:
+            return self._now - memory.raised_at < STUCK_S
+        return self._now - max(memory.raised_at + cold_start_s, memory.ready_at) < HELD_COLD_STARTS * cold_start_s
+
+    def _remember(self, model: str, given: int, each: Demand, load: Load | None) -> None:
         memory = self._memories[model]
+        if not given:
+            memory.ready_at = math.inf
+        elif memory.replicas and load is not None and load.workers > 0:
+            memory.ready_at = min(memory.ready_at, self._now)
         if given > memory.replicas:
             memory.raised_at = self._now
             memory.started.extend([self._now] * min(given - memory.replicas, 64))
-        memory.unserved_at = min(memory.unserved_at, self._now) if each.busy and not given else math.inf
+        waits = each.busy and load is not None and not given
+        memory.unserved_at = min(memory.unserved_at, self._now) if waits else math.inf
         memory.replicas = given
+        self._ramps[model].note(given, self._now)
 
     def _why(
         self,
@@ -128,6 +163,8 @@ class Autoscaler:
             return said + f"{asked} wanted, but {of}" + (f"others hold: {holders}" if holders else "no more is left")
         if asked < each.replicas:
             return said + f"{each.replicas} wanted, but at most {RAMP} more or twice as many in {RAMP_S:.0f} s"
+        if asked > each.replicas:
+            return said + f"{each.replicas} wanted, but no fewer than half in {RAMP_S:.0f} s"
         return said + each.cause
 
 

@@ -57,5 +57,5 @@ def sane(number: float, otherwise: float = 0.0) -> float:
 
 
 def whole(number: float) -> int:
-    """At least so many, as a whole number; what is a rounding error above one is that one."""
-    return math.ceil(number - 1e-9)
+    """At least so many, as a whole number; what is a rounding error above one is that one; at most `LARGEST`."""
+    return math.ceil(min(number, LARGEST) - 1e-9)

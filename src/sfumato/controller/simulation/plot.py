@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Final
 from xml.sax.saxutils import escape
 
-from sfumato.controller.simulation.judge import Row, Verdict, front
+from sfumato.controller.simulation.judge import Row, front
 from sfumato.controller.simulation.sweep import Point
 
 __all__ = ["svg"]
@@ -24,12 +24,15 @@ TITLES: Final[Mapping[str, str]] = MappingProxyType(
 )
 WIDTH, HEIGHT, GAP, LEFT, TOP = 300, 230, 56, 66, 64
 LOWEST: Final = 0.90
-WIDEST: Final = 1.8
+WIDEST: Final = 1.7
 """A panel ends at so many times the fewest GPU-hours in it."""
 COLUMNS: Final = 3
+SUBTITLE: Final = (
+    f"A dot is a setting, a line joins those worth having. Beyond {WIDEST} times the fewest hours nothing is shown."
+)
 
 
-def svg(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> str:
+def svg(rows: Sequence[Row]) -> str:
     """The whole picture."""
     traces = list(dict.fromkeys(row.trace for row in rows))
     lines = -(-len(traces) // COLUMNS)
@@ -40,7 +43,7 @@ def svg(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> str:
         'font-family="system-ui, sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         _text(LEFT, 24, "Jobs within the objective by GPU-hours: up and to the left is better", size=16, weight=600),
-        _text(LEFT, 44, "A dot is a setting, a line joins those worth having; seeds for judging.", colour="#666666"),
+        _text(LEFT, 44, SUBTITLE, colour="#666666"),
     ]
     for place, trace in enumerate(traces):
         x, y = LEFT + place % COLUMNS * (WIDTH + GAP), TOP + 18 + place // COLUMNS * (HEIGHT + GAP + 24)

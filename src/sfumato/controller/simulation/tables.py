@@ -35,7 +35,7 @@ def run(
     if json_file is not None:
         write(found, json_file)
     if plot_file is not None:
-        plot_file.write_text(svg(found, verdicts))
+        plot_file.write_text(svg(found))
     return table_of(verdicts, policies)
 
 
