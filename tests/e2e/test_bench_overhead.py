@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sfumato.bench import overhead
+from sfumato.bench import follow, overhead
 
 pytestmark = pytest.mark.server
 
@@ -32,3 +32,15 @@ def test_a_service_that_does_not_start_is_told_with_its_last_lines(monkeypatch: 
 
     with pytest.raises(overhead.ServiceFailed, match=r"ended with status [12](.|\n)*ls:"):
         overhead.run(None)
+
+
+def test_followers_of_a_gateway_are_measured(tmp_path: Path) -> None:
+    file = tmp_path / "follow.json"
+
+    table = follow.run(file, followers=(40,), still_s=0.5)
+
+    (row,) = json.loads(file.read_text())
+    assert table.row_count == 1
+    assert row["followers"] == 40
+    assert 0 < row["before_mib"] < row["with_mib"]
+    assert 0 < row["told_p50_s"] <= row["told_p99_s"] < 5

@@ -10,7 +10,17 @@ from typing import Final
 
 from sfumato.core.errors import SfumatoError
 
-__all__ = ["BenchFailed", "ExtraMissing", "cores", "cpu_s", "many_files", "needs", "on_cores", "peak_mib"]
+__all__ = [
+    "BenchFailed",
+    "ExtraMissing",
+    "cores",
+    "cpu_s",
+    "many_files",
+    "needs",
+    "on_cores",
+    "peak_mib",
+    "resident_mib",
+]
 
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
@@ -70,5 +80,14 @@ def cpu_s(pid: int) -> float:
 
 def peak_mib(pid: int) -> float:
     """The largest resident set that a process had so far."""
+    return _status_mib(pid, "VmHWM")
+
+
+def resident_mib(pid: int) -> float:
+    """The resident set that a process has now."""
+    return _status_mib(pid, "VmRSS")
+
+
+def _status_mib(pid: int, field: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))

@@ -24,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     bench.command(cls=Verb)(engine)
     bench.command(cls=Verb)(accept)
     bench.command(cls=Verb)(dispatch)
+    bench.command(cls=Verb)(follow)
     app.add_typer(bench, name="bench", rich_help_panel="Run the service")
 
 
@@ -49,6 +50,13 @@ def accept(json_file: JsonFile = None) -> None:
 def dispatch(json_file: JsonFile = None) -> None:
     """How fast jobs are handed out over a real Kafka, and how fast another dispatcher takes over."""
     from sfumato.bench.dispatch import run
+
+    _print(run(json_file))
+
+
+def follow(json_file: JsonFile = None) -> None:
+    """What it costs a gateway when many clients follow their jobs, and how soon they hear of an end."""
+    from sfumato.bench.follow import run
 
     _print(run(json_file))
 

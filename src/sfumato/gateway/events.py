@@ -14,15 +14,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from sfumato.core.errors import NotFound, TransientError
-from sfumato.core.events import JobRow, Lifecycle, Running
+from sfumato.core.events import JobRow, Lifecycle, Running, advance
 from sfumato.core.job import model_slug, preview_key
 from sfumato.gateway.asked import EventsAsked, openapi_parameters, parse, read_query
 from sfumato.gateway.context import Gateway
+from sfumato.gateway.followers import Follower
 from sfumato.gateway.views import Sighting, job_json, rfc3339
 
 __all__ = ["EventRoutes"]
 
 LOOK_S: Final = 0.25
+"""How often a job is looked for that nobody has recorded yet."""
+LOOK_AGAIN_S: Final = 60.0
+"""How often the row is read all the same: a net below the events, should any ever be missed."""
+WATCHED_S: Final = 5.0
 SIGN_OF_LIFE_S: Final = 15.0
 WATCH_FOR_S: Final = 15.0
 """Who watches says so again and again, so that a job that nobody watches any more costs nothing."""
@@ -54,27 +59,34 @@ class EventRoutes:
     async def _stream(
         self, request: Request, job_id: str, after: int, watcher: "_Watcher | None"
     ) -> AsyncIterator[str]:
-        gateway, progress, spoke_at = self._gateway, None, time.monotonic()
-        while not gateway.stopping.is_set():
-            seen = await gateway.sight(job_id)
-            lines = [line for line in seen.row.events if line.position > after] if seen.row else []
-            texts = [_lifecycle(line) for line in lines if line.kind != "final"]
-            after = max((line.position for line in lines), default=after)
-            if seen.outcome is not None:
-                final = next((line.position for line in lines if line.kind == "final"), None)
-                texts.append(_event("final", self._job(request, seen), final))
-            elif (step := self._progress(seen.row)) is not None and step != progress:
-                if progress is None or (step.step, step.steps) != (progress.step, progress.steps):
-                    texts.append(_event("progress", {"step": step.step, "steps": step.steps}))
-                progress = step
-            if watcher is not None and seen.outcome is None and seen.row is not None:
-                texts.append(await watcher.look(seen.row, progress))
-            if any(texts) or time.monotonic() - spoke_at > SIGN_OF_LIFE_S:
-                spoke_at = time.monotonic()
-                yield "".join(texts) or ": still here\n\n"
-            if seen.outcome is not None:
-                return
-            await gateway.live.ended(job_id, LOOK_S, gateway.outcomes)
+        gateway, progress = self._gateway, None
+        # Who follows first and then looks misses nothing; what is told twice is told at a position already seen.
+        with gateway.live.followers.follower(job_id) as follower:
+            seen, looked_at = await gateway.sight(job_id), time.monotonic()
+            while not gateway.stopping.is_set():
+                seen = _advanced(seen, follower)
+                lines = [line for line in seen.row.events if line.position > after] if seen.row else []
+                texts = [_lifecycle(line) for line in lines if line.kind != "final"]
+                after = max((line.position for line in lines), default=after)
+                if seen.outcome is not None:
+                    final = next((line.position for line in lines if line.kind == "final"), None)
+                    texts.append(_event("final", self._job(request, seen), final))
+                elif (step := self._progress(seen.row)) is not None and step != progress:
+                    if progress is None or (step.step, step.steps) != (progress.step, progress.steps):
+                        texts.append(_event("progress", {"step": step.step, "steps": step.steps}))
+                    progress = step
+                if watcher is not None and seen.outcome is None and seen.row is not None:
+                    texts.append(await watcher.look(seen.row, progress))
+                if any(texts):
+                    yield "".join(texts)
+                if seen.outcome is not None:
+                    return
+                wait_s = LOOK_S if seen.row is None else WATCHED_S if watcher else SIGN_OF_LIFE_S
+                if not await follower.news(wait_s) and wait_s > LOOK_S:
+                    yield ": still here\n\n"
+                if seen.row is None or follower.missed or time.monotonic() - looked_at > LOOK_AGAIN_S:
+                    follower.missed = False
+                    seen, looked_at = _later(seen, await gateway.sight(job_id)), time.monotonic()
 
     def _progress(self, row: JobRow | None) -> Running | None:
         return self._gateway.live.progress(model_slug(row.job.model), row) if row else None
@@ -101,6 +113,22 @@ class _Watcher:
         self._seen = progress.preview
         image = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
         return _event("preview", {"step": progress.preview, "steps": progress.steps, "image": image})
+
+
+def _advanced(seen: Sighting, follower: Follower) -> Sighting:
+    """The sighting with what was told since folded into it, as the recorder folds it into the row."""
+    if seen.row is None:
+        return seen
+    row = seen.row
+    for position, event in follower.take():
+        row = advance(row, event, position)
+    return Sighting(seen.job_id, row, seen.outcome or row.outcome)
+
+
+def _later(ours: Sighting, read: Sighting) -> Sighting:
+    """What was read, with our row where the one read lags behind."""
+    behind = ours.row is not None and (read.row is None or read.row.position < ours.row.position)
+    return Sighting(read.job_id, ours.row if behind else read.row, read.outcome)
 
 
 def _lifecycle(line: Lifecycle) -> str:

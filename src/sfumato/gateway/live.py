@@ -30,6 +30,7 @@ from sfumato.core.events import (
 )
 from sfumato.core.job import Job, Outcome
 from sfumato.core.ports import EventLog, Outcomes
+from sfumato.gateway.followers import Followers
 
 __all__ = ["Live", "Waiting", "follow"]
 
@@ -93,6 +94,7 @@ class Live:
         self._rows: OrderedDict[str, JobRow] = OrderedDict()
         self._bells: dict[str, set[asyncio.Future[Outcome | None]]] = {}
         self._closing = False
+        self.followers = Followers()
 
     def apply(self, slug: str, position: int, event: Event | Unreadable) -> None:
         """Take in one event of the model's log."""
@@ -103,10 +105,12 @@ class Live:
             model.workers[event.worker] = event
             if event.trouble or not event.draining:
                 model.trouble = event.trouble
+            self.followers.ring(running.job_id for running in event.running)
         elif isinstance(event, Dispatched | Started | Returned | Retried | Ended):
             model.drop(event.job_id)  # whoever tells of it has taken it out of the queue
             if (row := self._rows.get(event.job_id)) is not None:
                 self._rows[event.job_id] = advance(row, event, position)
+            self.followers.tell(position, event)
             if isinstance(event, Ended):
                 self._ring(event.job_id, event.outcome)
 
@@ -189,6 +193,7 @@ class Live:
         self._closing = True
         for job_id in list(self._bells):
             self._ring(job_id, None)
+        self.followers.ring_all()
 
     async def _bell(self, job_id: str, wait_s: float) -> Outcome | None:
         bell: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
