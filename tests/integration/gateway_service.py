@@ -94,9 +94,9 @@ class GatewayService:
         self.world.topic(MODEL).events.append(event.model_dump_json())
         return held
 
-    def end_soon(self, job_id: str) -> None:
+    def end_soon(self, job_id: str, after_s: float = 0.3) -> None:
         """`end`, a moment from now, so that a request can be under way before."""
-        threading.Timer(0.3, self.end, [job_id]).start()
+        threading.Timer(after_s, self.end, [job_id]).start()
 
     def start(self, job_id: str, step: int = 0, steps: int = 0, preview: int = 0) -> None:
         """Do the worker's work: tell that it started the job and, with `steps`, how far it is and was shown."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from sfumato.core.events import Watched, decode_event
 from sfumato.core.job import State, preview_key
 from sfumato.core.scaling import Decided
+from sfumato.gateway import events
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
 from tests.support import job_id, poll
 
@@ -334,6 +336,41 @@ def test_events_are_replayed_once_and_end_with_the_job(service: GatewayService) 
 
     rest = service.client.get(answer["events_url"], headers={"Last-Event-ID": "1"})
     assert _events(rest.text) == [("2", "final")]
+
+
+def test_job_accepted_elsewhere_is_followed_from_before_it_is_recorded(service: GatewayService) -> None:
+    answer = service.accepted()
+    # As on another gateway than the one that accepted it.
+    service.app.state.gateway.live.forget(answer["id"])
+    threading.Timer(0.4, service.start, [answer["id"]]).start()
+    threading.Timer(0.8, service.record).start()
+    threading.Timer(1.2, service.end, [answer["id"]]).start()
+
+    stream = service.client.get(answer["events_url"])
+
+    assert _events(stream.text) == [("0", "queued"), ("1", "started"), ("2", "final")]
+
+
+def test_row_that_lags_behind_what_was_told_repeats_nothing(
+    service: GatewayService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "LOOK_AGAIN_S", 0.0)
+    answer = service.accepted()
+    service.record()
+    service.app.state.gateway.live.forget(answer["id"])
+    threading.Timer(0.4, service.start, [answer["id"]]).start()
+    threading.Timer(0.8, service.start, [answer["id"], 3, 8]).start()
+    service.end_soon(answer["id"], after_s=1.2)
+
+    stream = service.client.get(answer["events_url"])
+
+    assert _events(stream.text) == [
+        ("0", "queued"),
+        ("1", "started"),
+        ("2", "started"),
+        ("", "progress"),
+        ("4", "final"),
+    ]
 
 
 def test_events_show_progress_while_it_runs(service: GatewayService) -> None:

@@ -11,7 +11,7 @@ from sfumato.controller.controller import LEASE_S, Controller
 from sfumato.controller.sight import Sight
 from sfumato.core.errors import TransientError
 from sfumato.core.events import Alive, Standing
-from sfumato.core.scaling import Placement
+from sfumato.core.scaling import Decided, Placement
 from sfumato.models.registry import Model, Registry, Scaling
 from tests.memory_scaling import MemoryScaling
 from tests.support import NOW
@@ -215,5 +215,23 @@ def test_least_and_most_of_models_toml_hold(board: MemoryScaling, clock: Clock) 
                 await one.turn(models(least=2, most=3), clock.now)
                 clock.now += 1
             assert board.decided[MODEL].replicas == (3 if waiting else 2)
+
+    run(test())
+
+
+def test_service_that_was_off_begins_anew_with_a_worker_for_each_model(board: MemoryScaling, clock: Clock) -> None:
+    async def test() -> None:
+        board.decided = {MODEL: Decided(0, "it may rest until the next job", clock.now - 10)}
+        await board.offer("host", 4)
+        one = controller(board)
+        await one.turn(models(), clock.now)
+        assert board.decided[MODEL].replicas == 0, "it was asleep a moment ago, under another leader"
+        await one.resign()
+
+        clock.now += 3_600
+        await board.offer("host", 4)
+        await controller(board, "other").turn(models(), clock.now)
+
+        assert board.decided[MODEL].replicas == 1
 
     run(test())
