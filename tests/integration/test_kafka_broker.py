@@ -229,7 +229,12 @@ def read_until_deposed(station: Station, pipe: "Connection[Any, None]") -> None:
         pipe.send("leads")
         try:
             while True:
-                await jobs.read(limit=10, wait_s=0.2)
+                try:
+                    await jobs.read(limit=10, wait_s=0.2)
+                except Deposed:
+                    raise
+                except TransientError:
+                    pass  # just awake, it may not be answered in time; asked again it learns why
         except Deposed as error:
             pipe.send(error.detail)
         await asyncio.Event().wait()
