@@ -21,6 +21,7 @@ from sfumato.controller.autoscaler import Autoscaler, Bounds, Decision, Rules
 from sfumato.controller.placing import placed
 from sfumato.controller.sight import Sight
 from sfumato.core.errors import Deposed, SfumatoError, TransientError
+from sfumato.core.events import Standing
 from sfumato.core.ports import Broker, EventLog
 from sfumato.core.scaling import Board, Decided, Placement, Pool
 from sfumato.models.registry import Model, Registry
@@ -32,7 +33,9 @@ __all__ = ["Controller", "serve"]
 
 log = logging.getLogger(__name__)
 
-EVERY_S: Final = 0.5
+EVERY_S: Final = 1.0
+LEAST_S: Final = 0.2
+"""Decisions are so far apart at least, though a first job should not wait for the next one."""
 LEASE_S: Final = 6.0
 RENEW_S: Final = 2.0
 """A leader that dies is replaced within LEASE_S and a turn of the other one: well below ten seconds."""
@@ -215,12 +218,27 @@ async def _serve(settings: Settings) -> None:
                     await controller.turn(list(registry), time.time())
                 except TransientError as error:
                     log.warning("what was decided last stays: %s", error.detail)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), EVERY_S)
+                await _pause(stop, LEAST_S)
+                await _first(stop, followed.urgent, EVERY_S - LEAST_S)
         finally:
             await followed.close()
             with contextlib.suppress(TransientError):
                 await controller.resign()
+
+
+async def _pause(stop: asyncio.Event, for_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), for_s)
+
+
+async def _first(stop: asyncio.Event, urgent: asyncio.Event, within_s: float) -> None:
+    """Wait until one of them is set, at most `within_s`; what was urgent is so no more."""
+    waiting = {asyncio.create_task(stop.wait()), asyncio.create_task(urgent.wait())}
+    await asyncio.wait(waiting, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    urgent.clear()
 
 
 class _Followed:
@@ -229,11 +247,12 @@ class _Followed:
     def __init__(self, broker: Broker, sight: Sight) -> None:
         self._broker, self._sight = broker, sight
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.urgent = asyncio.Event()
 
     def follow(self, registry: Registry) -> None:
-        """See the models of the registry from now on."""
+        """See the models of the registry from now on; `urgent` is set when a job waits and there is no worker."""
         for slug in {model.slug for model in registry} - self._tasks.keys():
-            self._tasks[slug] = asyncio.create_task(_follow(slug, self._broker.events(slug), self._sight))
+            self._tasks[slug] = asyncio.create_task(_follow(slug, self._broker.events(slug), self._sight, self.urgent))
 
     async def close(self) -> None:
         """See nothing more."""
@@ -242,7 +261,7 @@ class _Followed:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
 
-async def _follow(model: str, events: EventLog, sight: Sight) -> None:
+async def _follow(model: str, events: EventLog, sight: Sight, urgent: asyncio.Event) -> None:
     cursor: str | None = None
     while True:
         try:
@@ -251,6 +270,8 @@ async def _follow(model: str, events: EventLog, sight: Sight) -> None:
             cursor = batch.cursor
             for item in batch.items:
                 sight.apply(model, item.value, time.time())
+                if isinstance(item.value, Standing) and item.value.waiting and not item.value.workers:
+                    urgent.set()
         except Exception as error:
             # Whatever it was, a controller that stopped following would decide by old figures for good.
             log.warning(

@@ -26,7 +26,7 @@ __all__ = ["Offer", "Pool", "Room", "keep_pool", "room_for", "with_room"]
 
 log = logging.getLogger(__name__)
 
-ADJUST_EVERY_S: Final = 0.1
+ADJUST_EVERY_S: Final = 0.2
 ASK_EVERY_S: Final = 0.5
 OFFER_EVERY_S: Final = 2.0
 """An offer is a write, and what is not heard of for six seconds is gone (POOL_SILENT_S of the controller)."""
