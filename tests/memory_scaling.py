@@ -1,6 +1,7 @@
 """The store of decisions about workers, in memory: the same contract as the one in SQL."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from sfumato.core.errors import Deposed
 from sfumato.core.scaling import Decided, Placement, Pool
@@ -18,7 +19,7 @@ class MemoryScaling:
     def __init__(self, clock: Callable[[], float], io: Callable[[str], Awaitable[None]] = _nothing) -> None:
         self._clock, self._io = clock, io
         self._lease = ("", 0.0)
-        self._pools: dict[str, tuple[int, float]] = {}
+        self._pools: dict[str, tuple[int, Mapping[str, str], float]] = {}
         self.decided: dict[str, Decided] = {}
         self.placements: Mapping[str, Mapping[str, Placement]] = {}
 
@@ -42,10 +43,12 @@ class MemoryScaling:
     async def pools(self, silent_s: float) -> Sequence[Pool]:
         await self._io("pools")
         since = self._clock() - silent_s
-        alive = sorted((name, places) for name, (places, at) in self._pools.items() if at >= since)
         return [
-            Pool(name, places, {model: each.replicas for model, each in self.placements.get(name, {}).items()})
-            for name, places in alive
+            Pool(
+                name, places, {model: each.replicas for model, each in self.placements.get(name, {}).items()}, troubles
+            )
+            for name, (places, troubles, at) in sorted(self._pools.items())
+            if at >= since
         ]
 
     async def decide(
@@ -57,9 +60,9 @@ class MemoryScaling:
             raise Deposed("another decides")
         self.decided, self.placements = dict(decided), placed
 
-    async def offer(self, pool: str, places: int) -> None:
+    async def offer(self, pool: str, places: int, troubles: Mapping[str, str] = MappingProxyType({})) -> None:
         await self._io("offer")
-        self._pools[pool] = places, self._clock()
+        self._pools[pool] = places, troubles, self._clock()
 
     async def placed(self, pool: str) -> Mapping[str, Placement]:
         await self._io("placed")

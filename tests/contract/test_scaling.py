@@ -157,9 +157,10 @@ def test_host_is_seen_while_it_offers_itself(stores: Stores) -> None:
             await board.lead("one", 60)
             await board.offer("b", 2)
             await board.offer("a", 1)
-            await board.offer("b", 4)
+            troubles = {"sdxl": "its worker ended with status -9"}
+            await board.offer("b", 4, troubles)
             await board.decide("one", {}, {"b": {"restyle": Placement(3)}})
-            assert await board.pools(silent_s=60) == [Pool("a", 1, {}), Pool("b", 4, {"restyle": 3})]
+            assert await board.pools(silent_s=60) == [Pool("a", 1, {}), Pool("b", 4, {"restyle": 3}, troubles)]
 
             await board.withdraw("b")
             assert await board.pools(silent_s=60) == [Pool("a", 1, {})]

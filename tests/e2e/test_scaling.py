@@ -172,6 +172,18 @@ def test_model_that_can_not_be_loaded_does_not_flap_and_its_jobs_fail_with_the_r
     assert service.log.read_text().count("cut can't be served") <= 8
 
 
+def test_model_whose_worker_is_killed_at_every_start_is_told_of_and_its_jobs_fail(tmp_path: Path) -> None:
+    service = scaled_service(tmp_path, SFUMATO_PLACES="1", SFUMATO_BROKEN_WAIT_S="4")
+    (service.data_dir / "one" / "simulated.json").write_text(json.dumps({"dies_at_start": True}))
+    with service:
+        killed, fine = submit(service, "one"), submit(service, "two")
+        poll(lambda: _model(service, "one")["state"] == "broken", within_s=40)
+        assert "ended with status -9" in _model(service, "one")["trouble"]
+        poll(lambda: states(service, [fine]) == {"succeeded": 1}, within_s=60)
+        poll(lambda: states(service, [killed]) == {"failed": 1}, within_s=60)
+        assert "ended with status -9" in service.job(killed)["error"]["detail"]
+
+
 def _model(service: Service, name: str) -> dict[str, Any]:
     return next(each for each in json.loads(service.get("/api/models")[1])["models"] if each["name"] == name)
 

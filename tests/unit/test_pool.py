@@ -34,7 +34,7 @@ class Recorded(Supervisor):
         self.may_end.set()
 
     def start(self, role: Role) -> None:
-        self.children[role.name] = SimpleNamespace(role=role, process=None)  # type: ignore[assignment]
+        self.children[role.name] = SimpleNamespace(role=role, process=None, failing="")  # type: ignore[assignment]
 
     async def release(self, name: str, sign: signal.Signals, grace_s: float) -> None:
         assert sign is NOT_NEEDED
@@ -190,12 +190,23 @@ def test_while_the_database_is_away_the_last_decision_stays() -> None:
         store.placements = {"host": {"restyle": Placement(2)}}
         offer, now = Offer(store, "host"), 0.0
         for away in (False, True, True, False):  # noqa: B007 - `io` reads it
-            offer.renew(4, now)
+            offer.renew(4, {}, now)
             await asyncio.sleep(0)
             now += ASK_EVERY_S
-            offer.renew(4, now)
+            offer.renew(4, {}, now)
             assert offer.wanted == {"restyle": Placement(2)}
         await offer.withdraw()
         assert await store.pools(silent_s=1) == []
+
+    run(test)
+
+
+def test_host_tells_which_workers_end_as_soon_as_they_begin() -> None:
+    async def test() -> None:
+        host = Host(places=4)
+        await host.adjust({"restyle": Placement(1), "second": Placement(1)})
+        assert host.pool.troubles() == {}
+        host.supervisor.children["worker second 0"].failing = "ended with status -9, 3 times in a row"
+        assert host.pool.troubles() == {"second": "its worker ended with status -9, 3 times in a row"}
 
     run(test)

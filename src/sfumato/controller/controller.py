@@ -21,7 +21,7 @@ from sfumato.controller.autoscaler import Autoscaler, Bounds, Decision, Rules
 from sfumato.controller.placing import placed
 from sfumato.controller.sight import Sight
 from sfumato.core.errors import Deposed, SfumatoError, TransientError
-from sfumato.core.events import Standing
+from sfumato.core.events import Alive, Standing
 from sfumato.core.ports import Broker, EventLog
 from sfumato.core.scaling import Board, Decided, Placement, Pool
 from sfumato.models.registry import Model, Registry
@@ -44,6 +44,7 @@ WRITTEN_EVERY_S: Final = 5.0
 POOL_SILENT_S: Final = 6.0
 FOLLOW_LIMIT: Final = 500
 PAUSE_S: Final = 1.0
+TOLD_EVERY_S: Final = 10.0
 KEPT_S: Final = 300.0
 OFF_S: Final = 60.0
 """Decisions so old are those of a service that was off since; it begins anew, with a worker ready for each model."""
@@ -52,6 +53,7 @@ OFF_S: Final = 60.0
 class Controller:
     """Decides for `models`; call `turn` for ever, and `sight.apply` with what the logs tell.
 
+    `troubles` says of which models (slugs) workers end as soon as they begin, and how, as the last leading turn saw it.
     `most` workers for a model whose entry doesn't say; a worker that is not needed any more stays for `kept_s`.
     `external`: others start the workers, as many as decided, so that no host's places bound them.
     """
@@ -64,6 +66,7 @@ class Controller:
         self._rules = _rules(kept_s, external)
         self._autoscaler: Autoscaler | None = None
         self._led_at = self._written_at = float("-inf")
+        self.troubles: Mapping[str, str] = {}
         self._written: dict[str, int] = {}
         self._known: dict[str, float] = {}
         self._placed: Mapping[str, Mapping[str, Placement]] = {}
@@ -81,6 +84,7 @@ class Controller:
             pools = () if self._external else await self._board.pools(POOL_SILENT_S)
             if pools or self._external:
                 await self._decide(autoscaler, models, pools, now)
+            self.troubles = {model: why for pool in pools for model, why in pool.troubles.items()}
         except Deposed as error:
             self._lose(error.detail)
             return False
@@ -215,7 +219,8 @@ async def _serve(settings: Settings) -> None:
                 registry.refresh()
                 followed.follow(registry)
                 try:
-                    await controller.turn(list(registry), time.time())
+                    if await controller.turn(list(registry), time.time()):
+                        await followed.tell(controller.troubles, name)
                 except TransientError as error:
                     log.warning("what was decided last stays: %s", error.detail)
                 await _pause(stop, LEAST_S)
@@ -247,12 +252,25 @@ class _Followed:
     def __init__(self, broker: Broker, sight: Sight) -> None:
         self._broker, self._sight = broker, sight
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._events: dict[str, EventLog] = {}
+        self._told_at: dict[str, float] = {}
         self.urgent = asyncio.Event()
 
     def follow(self, registry: Registry) -> None:
         """See the models of the registry from now on; `urgent` is set when a job waits and there is no worker."""
         for slug in {model.slug for model in registry} - self._tasks.keys():
-            self._tasks[slug] = asyncio.create_task(_follow(slug, self._broker.events(slug), self._sight, self.urgent))
+            self._events[slug] = self._broker.events(slug)
+            self._tasks[slug] = asyncio.create_task(_follow(slug, self._events[slug], self._sight, self.urgent))
+
+    async def tell(self, troubles: Mapping[str, str], by: str) -> None:
+        """Tell of workers that can't do so themselves, because something kills them: as of ones that can't load."""
+        now = time.time()
+        for model, trouble in troubles.items():
+            due = now - self._told_at.get(model, 0.0) >= TOLD_EVERY_S
+            if due and model in self._events and not self._sight.workers(model, now):
+                self._told_at[model] = now
+                last = Alive(at=now, worker=by, slots=0, lanes=(), draining=True, trouble=trouble)
+                await self._events[model].append([last])
 
     async def close(self) -> None:
         """See nothing more."""

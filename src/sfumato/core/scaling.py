@@ -5,7 +5,8 @@ so. Whoever can't reach the store keeps what it read last. Models are named by t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 __all__ = ["Board", "Decided", "DecisionReader", "Offers", "Placement", "Pool"]
@@ -22,11 +23,13 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A host that runs workers: how many at most, and how many of each model it was told last."""
+    """A host that runs workers: how many at most, how many of each model it was told last, and why those of some models
+    end there as soon as they begin."""
 
     name: str
     places: int
     placed: Mapping[str, int]
+    troubles: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,8 @@ class Board(DecisionReader, Protocol):
 class Offers(Protocol):
     """A host's end."""
 
-    async def offer(self, pool: str, places: int) -> None:
-        """Say that this host lives and runs up to `places` workers."""
+    async def offer(self, pool: str, places: int, troubles: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Say that this host lives and runs up to `places` workers; `troubles` as in `Pool`."""
         ...
 
     async def placed(self, pool: str) -> Mapping[str, Placement]:

@@ -1,7 +1,9 @@
 """The controller's decisions, its lease and the hosts that run workers, in the database of the rows."""
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import Double, cast, delete, extract, func, select, update
@@ -60,7 +62,7 @@ class SqlScaling:
             placed: defaultdict[str, dict[str, int]] = defaultdict(dict)
             for row in await connection.execute(select(placements)):
                 placed[row.pool][row.model] = row.replicas
-        return [Pool(row.name, row.places, placed[row.name]) for row in found]
+        return [Pool(row.name, row.places, placed[row.name], json.loads(row.troubles)) for row in found]
 
     async def decide(
         self, holder: str, decided: Mapping[str, Decided], placed: Mapping[str, Mapping[str, Placement]]
@@ -84,11 +86,12 @@ class SqlScaling:
             ]:
                 await self._database.put(connection, placements, lines)
 
-    async def offer(self, pool: str, places: int) -> None:
-        """Say that this host lives and runs up to `places` workers."""
+    async def offer(self, pool: str, places: int, troubles: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Say that this host lives and runs up to `places` workers; `troubles` as in `Pool`."""
+        offered: dict[str, Any] = {"name": pool, "places": places, "troubles": json.dumps(dict(troubles))}
         async with self._database.write() as connection:
-            offered = {"name": pool, "places": places, "at": await _now(connection)}
-            await self._database.put(connection, _pools, [offered], update=["places", "at"])
+            offered["at"] = await _now(connection)
+            await self._database.put(connection, _pools, [offered], update=["places", "troubles", "at"])
 
     async def placed(self, pool: str) -> Mapping[str, Placement]:
         """What this host should run."""

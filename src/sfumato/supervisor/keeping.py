@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 STOP_WITHIN_S = 9.0
 UNWELL_S = 30.0
 """Longest pause before such a one is tried again."""
+FAILING_DEATHS = 3
 SETTLED_S = 10.0
 """A child that lived this long has started well; its next restart is quick again."""
 
@@ -63,6 +64,8 @@ class Child:
     task: "asyncio.Task[None] | None" = None
     process: asyncio.subprocess.Process | None = None
     stopping: bool = field(default=False)
+    failing: str = ""
+    """How it ends again and again as soon as it has begun; "" when it does not."""
 
 
 def backoff_s(deaths: int, longest_s: float = 10.0) -> float:
@@ -120,6 +123,7 @@ class Supervisor:
             deaths = 1 if settled else deaths + 1
             pause_s = backoff_s(deaths, UNWELL_S) if unwell else backoff_s(deaths)
             how = "could not be started" if status is None else f"ended with status {status}"
+            child.failing = f"{how}, {deaths} times in a row" if deaths >= FAILING_DEATHS else ""
             log.warning("%s %s; starting it again in %.1f s", child.role.name, how, pause_s)
             await asyncio.sleep(pause_s)
             count("sfumato_restarts_total", role=child.role.name.partition(" ")[0])

@@ -99,6 +99,11 @@ class Pool:
                 names.remove(name)
         self._start(models, {slug: len(names) for slug, names in running.items()}, wanted)
 
+    def troubles(self) -> Mapping[str, str]:
+        """Slug → why its workers end here as soon as they begin."""
+        children = [child for child in self._supervisor.children.values() if child.role.model and child.failing]
+        return {child.role.model.slug: f"its worker {child.failing}" for child in children if child.role.model}
+
     def _start(self, models: Sequence[Model], running: Mapping[str, int], wanted: Mapping[str, Placement]) -> None:
         """Start what is missing, one of each model in turn, while there is a free place."""
         missing = Counter(
@@ -174,7 +179,7 @@ async def keep_pool(
                     if registry.refresh():
                         registry.keep(settings.last_models_file)
                         log.info("the models are now: %s", ", ".join(registry.names()))
-                offer.renew(room.places(len(registry.names())), clock())
+                offer.renew(room.places(len(registry.names())), pool.troubles(), clock())
                 pool.adjust(list(registry), offer.wanted)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), ADJUST_EVERY_S)
@@ -192,7 +197,7 @@ class Offer:
         self._asked_at = self._offered_at = float("-inf")
         self.wanted: Mapping[str, Placement] = {}
 
-    def renew(self, places: int, now: float) -> None:
+    def renew(self, places: int, troubles: Mapping[str, str], now: float) -> None:
         """Take in what was read, and ask again when it is time (`now` in seconds of any clock)."""
         if self._asked is not None and self._asked.done():
             try:
@@ -202,11 +207,11 @@ class Offer:
             self._asked = None
         if self._asked is None and now - self._asked_at >= ASK_EVERY_S:
             self._asked_at = now
-            self._asked = asyncio.create_task(self._ask(places, now))
+            self._asked = asyncio.create_task(self._ask(places, troubles, now))
 
-    async def _ask(self, places: int, now: float) -> Mapping[str, Placement]:
+    async def _ask(self, places: int, troubles: Mapping[str, str], now: float) -> Mapping[str, Placement]:
         if now - self._offered_at >= OFFER_EVERY_S:
-            await self._offers.offer(self._host, places)
+            await self._offers.offer(self._host, places, troubles)
             self._offered_at = now
         return await self._offers.placed(self._host)
 

@@ -55,9 +55,15 @@ class SimulatedBackend:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """As the folder's `simulated.json` says, an object of the numbers above; without it at no cost."""
+        """As the folder's `simulated.json` says, an object of the numbers above; without it at no cost.
+
+        With `dies_at_start` the process is killed while it loads, as by a system that has no memory left.
+        """
         file = path / "simulated.json"
-        return cls(**json.loads(file.read_text())) if file.is_file() else cls()
+        said = json.loads(file.read_text()) if file.is_file() else {}
+        if said.pop("dies_at_start", False):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return cls(**said)
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> Sequence[Latents]:
         if any(prompt.text == self._poison for prompt in prompts):
