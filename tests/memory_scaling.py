@@ -30,7 +30,7 @@ class MemoryScaling:
     async def lead(self, holder: str, for_s: float) -> bool:
         await self._io("lead")
         held_by, until = self._lease
-        if held_by != holder and self._clock() < until:
+        if held_by != holder and self._clock() < until <= self._clock() + for_s:
             return False
         self._lease = holder, self._clock() + for_s
         return True

@@ -127,11 +127,11 @@ class Settings(BaseSettings):
         description="Most workers that a host runs at once, of all models together; 0: one for each GPU, without any "
         "SFUMATO_WORKERS for each model.",
     )
-    gpus: str = Field(
-        "",
+    gpus: str | None = Field(
+        None,
         validation_alias=AliasChoices("sfumato_gpus", "cuda_visible_devices"),
         description="GPUs that this host's workers may hold, one each, as CUDA names them, comma separated; by default "
-        "those in CUDA_VISIBLE_DEVICES, else all.",
+        "those in CUDA_VISIBLE_DEVICES (empty: none), else all.",
     )
     live_workers: int = Field(1, ge=1, description="Workers that share this host's cores; set by `sfumato up`.")
     scale_down_s: float | None = Field(
@@ -141,7 +141,7 @@ class Settings(BaseSettings):
         "`external` only as long as that saves GPU time.",
     )
     scale_drain_s: float = Field(
-        120.0,
+        600.0,
         gt=0,
         description="How long a worker that is not needed any more, or whose place another model gets, may finish what "
         "it runs, in seconds; longer than the slowest job.",

@@ -41,9 +41,7 @@ def replicas(decisions: Mapping[str, Decision]) -> dict[str, int]:
 def test_a_first_job_starts_one_worker() -> None:
     decision = Autoscaler().decide({"restyle": load(waiting=1)}, BOUNDS, 8, 0.0)["restyle"]
     assert decision.replicas == 1
-    assert decision.why == (
-        "1 worker: 1 job waits (2 s of work), 0 run, 0.0 workers' worth arrives; a first job starts one"
-    )
+    assert decision.why == ("1 worker: 1 job waits (2 s of work), 0 run, 0.0 workers' worth arrives; jobs start one")
 
 
 def test_nothing_to_do_needs_nobody() -> None:

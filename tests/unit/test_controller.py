@@ -235,3 +235,36 @@ def test_service_that_was_off_begins_anew_with_a_worker_for_each_model(board: Me
         assert board.decided[MODEL].replicas == 1
 
     run(test())
+
+
+def test_after_an_outage_hosts_have_time_to_offer_themselves_again(board: MemoryScaling, clock: Clock) -> None:
+    async def test() -> None:
+        one = controller(board)
+        for host in ("a", "b"):
+            await board.offer(host, 1)
+        await one.turn(models(least=2), clock.now)
+        assert {pool: counts[MODEL].replicas for pool, counts in board.placements.items()} == {"a": 1, "b": 1}
+
+        clock.now += 30
+        await board.offer("a", 1)
+        await one.turn(models(least=2), clock.now)
+        assert board.placements.keys() == {"a", "b"}
+
+        for _ in range(8):
+            clock.now += 1
+            await board.offer("a", 1)
+            await one.turn(models(least=2), clock.now)
+        assert board.placements.keys() == {"a"}
+
+    run(test())
+
+
+def test_lease_that_was_written_by_a_clock_that_ran_ahead_is_taken(board: MemoryScaling, clock: Clock) -> None:
+    async def test() -> None:
+        await board.offer("host", 4)
+        clock.now += 3_600
+        assert await controller(board, "one").turn(models(), clock.now)
+        clock.now -= 3_600
+        assert await controller(board, "other").turn(models(), clock.now)
+
+    run(test())

@@ -107,12 +107,13 @@ def test_successor_waits_until_the_place_is_really_free() -> None:
 def test_each_worker_has_a_gpu_of_its_own() -> None:
     async def test() -> None:
         host = Host(places=0, gpus=("GPU-a", "GPU-b", "GPU-c"))
-        await host.adjust({"restyle": Placement(2), "second": Placement(4)})
+        models = [dataclasses.replace(model, backend="diffusers") for model in (RESTYLE, SECOND)]
+        await host.adjust({"restyle": Placement(2), "second": Placement(4)}, models)
         assert host.devices() == ["GPU-a", "GPU-b", "GPU-c"]
 
-        await host.adjust({"restyle": Placement(1), "second": Placement(1)})
+        await host.adjust({"restyle": Placement(1), "second": Placement(1)}, models)
         assert len(host.devices()) == 2
-        await host.adjust({"restyle": Placement(1), "second": Placement(2)})
+        await host.adjust({"restyle": Placement(1), "second": Placement(2)}, models)
         assert host.devices() == ["GPU-a", "GPU-b", "GPU-c"]
 
     run(test)
@@ -161,16 +162,19 @@ def test_model_that_left_the_list_has_no_workers() -> None:
 
 
 def test_host_has_a_place_for_each_gpu_else_for_each_model(tmp_path: Path) -> None:
-    none = tmp_path / "none"
-    assert room_for(load_settings(), none).places(models=3) == 3
-    assert room_for(load_settings(workers=2), none).places(models=3) == 6
-    assert room_for(load_settings(places=1), none).places(models=3) == 1
-    assert room_for(load_settings(workers=0), none).places(models=3) == 0
+    none, three = tmp_path / "none", [RESTYLE, SECOND, SECOND]
+    assert room_for(load_settings(), none).places(three) == 3
+    assert room_for(load_settings(workers=2), none).places(three) == 6
+    assert room_for(load_settings(places=1), none).places(three) == 1
+    assert room_for(load_settings(workers=0), none).places(three) == 0
 
     for name in ("0000:01:00.0", "0000:02:00.0"):
         (tmp_path / "gpus" / name).mkdir(parents=True)
     room = room_for(load_settings(), tmp_path / "gpus")
-    assert (room.places(models=3), room.workers, room.gpus) == (2, 2, ("0", "1"))
+    on_gpus = dataclasses.replace(RESTYLE, backend="diffusers")
+    assert (room.places([*three, on_gpus]), room.workers, room.gpus) == (2, 2, ("0", "1"))
+    assert room.places(three) == 6, "ONNX models have no use for a GPU"
+    assert room.places([*three, dataclasses.replace(on_gpus, device="cpu")]) == 8
 
 
 def test_gpus_that_cuda_may_see_are_taken_from_its_own_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,17 +182,26 @@ def test_gpus_that_cuda_may_see_are_taken_from_its_own_variable(monkeypatch: pyt
     assert room_for(load_settings()).gpus == ("GPU-a", "GPU-b")
 
 
+@pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
+def test_gpus_that_cuda_may_not_see_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hidden: str
+) -> None:
+    (tmp_path / "0000:01:00.0").mkdir()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert room_for(load_settings(), tmp_path).gpus == ()
+
+
 def test_while_the_database_is_away_the_last_decision_stays() -> None:
     async def test() -> None:
-        away = False
+        away, now = False, 0.0
 
         async def io(what: str) -> None:
             if away:
-                raise TransientError(f"no {what}")
+                raise TransientError(f"no {what}") if now < 2 * ASK_EVERY_S else RuntimeError("nobody foresaw this")
 
         store = MemoryScaling(lambda: NOW, io)
         store.placements = {"host": {"restyle": Placement(2)}}
-        offer, now = Offer(store, "host"), 0.0
+        offer = Offer(store, "host")
         for away in (False, True, True, False):  # noqa: B007 - `io` reads it
             offer.renew(4, {}, now)
             await asyncio.sleep(0)

@@ -65,7 +65,7 @@ async def _run(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
             registry = Registry.load(settings.models_file)
             registry.keep(settings.last_models_file)
             room = room_for(settings)
-            settings = with_room(settings, room, len(registry.names()))
+            settings = with_room(settings, room, list(registry))
             roles = Supervisor(child_environment(settings), lifeline, settings.metrics_dir)
             gateways = [_start_gateway(roles, *each) for each in enumerate(free_ports(GATEWAYS))]
             roles.start(Role("dispatcher", of_ours("dispatcher"), stops=1, grace_s=2.0))

@@ -128,7 +128,8 @@ class Autoscaler:
         """Whether it was given its places, or became ready, too lately to lose them to another model."""
         if memory.ready_at > self._now:
             return self._now - memory.raised_at < STUCK_S
-        return self._now - max(memory.raised_at + cold_start_s, memory.ready_at) < HELD_COLD_STARTS * cold_start_s
+        ready_s = self._now - max(memory.raised_at + cold_start_s, memory.ready_at)
+        return ready_s < max(HELD_COLD_STARTS * cold_start_s, self._rules.held_s)
 
     def _remember(self, model: str, given: int, each: Demand, load: Load | None) -> None:
         memory = self._memories[model]
@@ -173,8 +174,9 @@ def _facts(load: Load | None) -> str:
         return ""
     if not load.waiting and not load.running:
         return "no job waits or runs; "
+    jobs = f"{load.waiting} job{' waits' if load.waiting == 1 else 's wait'}"
+    running = f"{load.running} run{'s' if load.running == 1 else ''}"
+    if not sane(load.seconds_per_job):
+        return f"{jobs}, {running}, how long one takes is not known yet; "
     arriving = max(sane(load.arriving_fast), sane(load.arriving_slow))
-    return (
-        f"{load.waiting} job{' waits' if load.waiting == 1 else 's wait'} ({sane(load.waiting_work_s):.0f} s of work), "
-        f"{load.running} run{'s' if load.running == 1 else ''}, {arriving:.1f} workers' worth arrives; "
-    )
+    return f"{jobs} ({sane(load.waiting_work_s):.0f} s of work), {running}, {arriving:.1f} workers' worth arrives; "

@@ -20,7 +20,7 @@ from sfumato.config import Settings
 from sfumato.controller.autoscaler import Autoscaler, Bounds, Decision, Rules
 from sfumato.controller.placing import placed
 from sfumato.controller.sight import Sight
-from sfumato.core.errors import Deposed, SfumatoError, TransientError
+from sfumato.core.errors import Deposed, SfumatoError
 from sfumato.core.events import Alive, Standing
 from sfumato.core.ports import Broker, EventLog
 from sfumato.core.scaling import Board, Decided, Placement, Pool
@@ -46,6 +46,8 @@ FOLLOW_LIMIT: Final = 500
 PAUSE_S: Final = 1.0
 TOLD_EVERY_S: Final = 10.0
 KEPT_S: Final = 300.0
+HELD_S: Final = 10.0
+"""A swap costs the drain of what runs besides the start, so a place is kept for so long though a start be short."""
 OFF_S: Final = 60.0
 """Decisions so old are those of a service that was off since; it begins anew, with a worker ready for each model."""
 
@@ -67,6 +69,8 @@ class Controller:
         self._autoscaler: Autoscaler | None = None
         self._led_at = self._written_at = float("-inf")
         self.troubles: Mapping[str, str] = {}
+        self._pools: Sequence[Pool] = ()
+        self._seen_at = self._settled_at = float("-inf")
         self._written: dict[str, int] = {}
         self._known: dict[str, float] = {}
         self._placed: Mapping[str, Mapping[str, Placement]] = {}
@@ -81,7 +85,7 @@ class Controller:
             autoscaler = await self._lead(now)
             if autoscaler is None:
                 return False
-            pools = () if self._external else await self._board.pools(POOL_SILENT_S)
+            pools = () if self._external else self._settled(await self._board.pools(POOL_SILENT_S), now)
             if pools or self._external:
                 await self._decide(autoscaler, models, pools, now)
             self.troubles = {model: why for pool in pools for model, why in pool.troubles.items()}
@@ -89,6 +93,17 @@ class Controller:
             self._lose(error.detail)
             return False
         return True
+
+    def _settled(self, pools: Sequence[Pool], now: float) -> Sequence[Pool]:
+        """The hosts; after a time without an answer those of before too, until each could offer itself again."""
+        if not 0 <= now - self._seen_at < POOL_SILENT_S / 2:
+            self._settled_at = now + POOL_SILENT_S
+        self._seen_at = now
+        known = {pool.name: pool for pool in pools}
+        if now < self._settled_at:
+            known = {pool.name: pool for pool in self._pools} | known
+        self._pools = tuple(known.values())
+        return self._pools
 
     def _lose(self, why: str) -> None:
         log.info("decides no more: %s", why)
@@ -114,7 +129,7 @@ class Controller:
         self._led_at = now
         if self._autoscaler is None:
             before = await self._board.decisions()
-            lately = {model: each.replicas for model, each in before.items() if now - each.at < OFF_S}
+            lately = {model: each.replicas for model, each in before.items() if 0 <= now - each.at < OFF_S}
             self._autoscaler = Autoscaler(lately, self._rules)
             self._known = dict.fromkeys(lately, float("-inf"))
             self._written, self._written_at = {}, float("-inf")
@@ -160,10 +175,13 @@ class Controller:
         }
 
     def _tell(self, decisions: Mapping[str, Decision], now: float) -> None:
+        for gone in self._written.keys() - decisions.keys():
+            gauge("sfumato_desired_replicas", math.nan, model=gone)
+            gauge("sfumato_replicas", math.nan, model=gone)
         for slug, decision in decisions.items():
             before = self._written.get(slug)
             if before is not None and before != decision.replicas:
-                log.info("%s: %d workers instead of %d. %s", slug, decision.replicas, before, decision.why)
+                log.info("%s had %d: %s", slug, before, decision.why)
             gauge("sfumato_desired_replicas", decision.replicas, model=slug)
             gauge("sfumato_replicas", len(self.sight.workers(slug, now)), model=slug)
 
@@ -174,7 +192,7 @@ def _rules(kept_s: float | None, external: bool) -> Rules:
     if kept_s is None and external:
         return Rules()
     kept = KEPT_S if kept_s is None else kept_s
-    return Rules(calm_s=kept, kept_s=kept)
+    return Rules(calm_s=kept, kept_s=kept, held_s=HELD_S)
 
 
 def _counts(where: Mapping[str, Mapping[str, Placement]]) -> Mapping[str, Mapping[str, int]]:
@@ -221,13 +239,14 @@ async def _serve(settings: Settings) -> None:
                 try:
                     if await controller.turn(list(registry), time.time()):
                         await followed.tell(controller.troubles, name)
-                except TransientError as error:
-                    log.warning("what was decided last stays: %s", error.detail)
+                except Exception as error:
+                    # A controller that ends is started again and meets it again; hosts keep their workers meanwhile.
+                    log.warning("what was decided last stays: %s", error, exc_info=not isinstance(error, SfumatoError))
                 await _pause(stop, LEAST_S)
                 await _first(stop, followed.urgent, EVERY_S - LEAST_S)
         finally:
             await followed.close()
-            with contextlib.suppress(TransientError):
+            with contextlib.suppress(Exception):
                 await controller.resign()
 
 

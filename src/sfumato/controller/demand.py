@@ -43,7 +43,7 @@ class Rules:
     plan is for the worst moment. `low`: share of the planned wait below which a worker may go. `horizon` (cold starts):
     how long fewer workers must be enough. `calm_s`: for how long that must have been so. `kept_s`: so long the last
     worker stays at least. `warm` (cold starts): how long it stays without a job, where the objective leaves time for a
-    cold start.
+    cold start. `held_s`: so long at least a ready worker keeps its place from other models.
     """
 
     aim: float = 1.0
@@ -52,6 +52,7 @@ class Rules:
     calm_s: float = 5.0
     warm: float = 0.25
     kept_s: float = 0.0
+    held_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -103,6 +104,10 @@ def demand(load: Load, bound: Bounds, memory: Memory, rules: Rules, now: float) 
     else:
         plan = None
         replicas, cause = _idle(load, bound, memory, rules, now)
+    if replicas > most:
+        cause = f"it may have {most} at most" if most else "it may have none (max_workers, SFUMATO_WORKERS)"
+    elif replicas < least:
+        cause = f"it has {least} at least"
     replicas = max(least, min(replicas, most))
     cold_start_s = sane(load.cold_start_s) or COLD_START_S
     return Demand(replicas, cause, plan.pressure if plan else 0.0, plan is not None, cold_start_s)
@@ -162,7 +167,7 @@ class _Plan:
     def cause(self, had: int) -> str:
         """Why there must be more than `had`."""
         if not had:
-            return "a first job starts one" if self.needed == 1 else f"with one a wait of {self.late_s:.0f} s is ahead"
+            return "jobs start one" if self.needed == 1 else f"with one a wait of {self.late_s:.0f} s is ahead"
         return (
             f"with {had} a wait of {self.late_s:.0f} s is ahead, {self.wait_s:.0f} s are planned, "
             f"and a new one takes {self.cold_start_s:.0f} s to start"

@@ -5,12 +5,12 @@ from sfumato.observability.metrics import (
     begin,
     count,
     exposition,
-    forget_process,
     gauge,
     observe,
     serve_metrics,
     sharing,
 )
+from sfumato.observability.shared import forget_process
 from sfumato.observability.table import METRICS, Metric
 from sfumato.observability.timing import benchmark
 from sfumato.observability.tracing import setup_tracing, span, spanned, traceparent

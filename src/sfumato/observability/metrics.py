@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.exposition import start_http_server
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from sfumato.observability.shared import Shared
 from sfumato.observability.table import METRICS
 
-__all__ = ["begin", "count", "exposition", "forget_process", "gauge", "observe", "serve_metrics", "sharing"]
+__all__ = ["begin", "count", "exposition", "gauge", "observe", "serve_metrics", "sharing"]
 
 SEVERAL: Final = {"newest": "livemostrecent", "sum": "livesum"}
 
@@ -82,13 +82,8 @@ def _registry(metrics_dir: Path | None) -> CollectorRegistry:
     if metrics_dir is None:
         return REGISTRY
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(metrics_dir))  # type: ignore[no-untyped-call]
+    registry.register(Shared(metrics_dir))
     return registry
-
-
-def forget_process(pid: int, metrics_dir: Path) -> None:
-    """Drop the gauges of a process that ended; its counters stay, as they happened."""
-    mark_process_dead(pid, str(metrics_dir))  # type: ignore[no-untyped-call]
 
 
 @contextmanager

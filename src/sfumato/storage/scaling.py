@@ -41,7 +41,8 @@ class SqlScaling:
             await self._database.put(connection, leases, [{"name": LEASE, "holder": "", "until": 0.0}])
             now = await _now(connection)
             held_by, until = await _lease(connection)
-            if held_by != holder and now < until:
+            # More than was ever asked for was written while the clock ran ahead.
+            if held_by != holder and now < until <= now + for_s:
                 return False
             changed = update(leases).where(leases.c.name == LEASE).values(holder=holder, until=now + for_s)
             await connection.execute(changed)
@@ -56,8 +57,8 @@ class SqlScaling:
     async def pools(self, silent_s: float) -> Sequence[Pool]:
         """The hosts that were heard within `silent_s`, by name."""
         async with self._database.read() as connection:
-            since = await _now(connection) - silent_s
-            alive = select(_pools).where(_pools.c.at >= since).order_by(_pools.c.name)
+            now = await _now(connection)
+            alive = select(_pools).where(_pools.c.at.between(now - silent_s, now + silent_s)).order_by(_pools.c.name)
             found = (await connection.execute(alive)).all()
             placed: defaultdict[str, dict[str, int]] = defaultdict(dict)
             for row in await connection.execute(select(placements)):

@@ -34,7 +34,7 @@ async def _run(settings: Settings, listener: socket.socket, address: str) -> int
     registry = Registry.load(settings.models_file)
     registry.keep(settings.last_models_file)
     room = room_for(settings)
-    settings = with_room(settings, room, len(registry.names()))
+    settings = with_room(settings, room, list(registry))
     lifeline, ours = os.pipe()
     stop = stop_on_signals()
     supervisor = Supervisor(child_environment(settings), lifeline, settings.metrics_dir)
@@ -45,9 +45,11 @@ async def _run(settings: Settings, listener: socket.socket, address: str) -> int
         supervisor.start(Role("recorder", of_ours("recorder"), stops=3, grace_s=2.0))
         supervisor.start(Role("controller", of_ours("controller"), stops=1, grace_s=2.0))
         ready = asyncio.create_task(say_when_ready(address))
-        await keep_pool(supervisor, room, registry, settings, stop)
-        ready.cancel()
-        await supervisor.stop_all()
+        try:
+            await keep_pool(supervisor, room, registry, settings, stop)
+        finally:
+            ready.cancel()
+            await supervisor.stop_all()
     finally:
         os.close(lifeline)
         os.close(ours)

@@ -30,7 +30,7 @@ async def _run(settings: Settings) -> int:
     registry = Registry.load(settings.models_file)
     registry.keep(settings.last_models_file)
     room = room_for(settings)
-    settings = with_room(settings, room, len(registry.names()))
+    settings = with_room(settings, room, list(registry))
     lifeline, ours = os.pipe()
     supervisor = Supervisor(child_environment(settings), lifeline, settings.metrics_dir)
     try:

@@ -5,7 +5,7 @@ The decisions are read from the database of the rows. While that is away, what w
 
 import asyncio
 import contextlib
-import hashlib
+import itertools
 import logging
 import socket
 from collections import Counter
@@ -13,14 +13,14 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from sfumato.config import Settings
-from sfumato.core.errors import TransientError
+from sfumato.core.errors import SfumatoError
 from sfumato.core.scaling import Offers, Placement
 from sfumato.models.registry import Model, Registry, Scaling
 from sfumato.process import NOT_NEEDED
 from sfumato.supervisor.keeping import STOP_WITHIN_S, Role, Supervisor, of_ours
-from sfumato.wiring import open_scaling
 
 __all__ = ["Offer", "Pool", "Room", "keep_pool", "room_for", "with_room"]
 
@@ -44,9 +44,10 @@ class Room:
     def __init__(self, places: int, workers: int, gpus: Sequence[str]) -> None:
         self._places, self.workers, self.gpus = places, workers, tuple(gpus)
 
-    def places(self, models: int) -> int:
-        """Places for a list of so many models."""
-        return self._places or len(self.gpus) or self.workers * models
+    def places(self, models: Sequence[Model]) -> int:
+        """Places for these models; GPUs count where one of them could use one."""
+        gpus = len(self.gpus) if any(_takes_gpu(model) for model in models) else 0
+        return self._places or gpus or self.workers * len(models)
 
     def device(self, place: int) -> tuple[tuple[str, str], ...]:
         """What the worker at this place (counted from 0) is told of its device, as environment."""
@@ -55,14 +56,21 @@ class Room:
 
 def room_for(settings: Settings, gpus_of: Path = GPUS) -> Room:
     """What this host has for workers, as the settings say or the NVIDIA driver tells in `gpus_of`."""
-    gpus = [each.strip() for each in settings.gpus.split(",") if each.strip()]
-    if not gpus and gpus_of.is_dir():
-        gpus = [str(number) for number, _ in enumerate(gpus_of.iterdir())]
+    if settings.gpus is None:
+        gpus = [str(number) for number, _ in enumerate(gpus_of.iterdir())] if gpus_of.is_dir() else []
+    else:
+        # As CUDA reads it: what is no device ends the list.
+        named = [each.strip() for each in settings.gpus.split(",")]
+        gpus = list(itertools.takewhile(lambda name: name not in ("", "-1", "NoDevFiles"), named))
     workers = settings.workers if settings.workers is not None else max(1, len(gpus))
     return Room(settings.places, workers, gpus)
 
 
-def with_room(settings: Settings, room: Room, models: int) -> Settings:
+def _takes_gpu(model: Model) -> bool:
+    return model.backend == "diffusers" and model.device != "cpu"
+
+
+def with_room(settings: Settings, room: Room, models: Sequence[Model]) -> Settings:
     """The settings for this host's roles, with what it has for workers written out."""
     return settings.model_copy(update={"workers": room.workers, "live_workers": max(1, room.places(models))})
 
@@ -110,7 +118,7 @@ class Pool:
             {m.slug: wanted[m.slug].replicas - running.get(m.slug, 0) for m in models if m.slug in wanted}
         )
         taken = {*self._places.values(), *self._leaving.values()}
-        free = [place for place in range(self._room.places(len(models))) if place not in taken]
+        free = [place for place in range(self._room.places(models)) if place not in taken]
         while free and any(count > 0 for count in missing.values()):
             for model in models:
                 if missing[model.slug] > 0 and free:
@@ -150,7 +158,8 @@ class Pool:
     def _reap(self) -> None:
         for task in [task for task in self._leaving if task.done()]:
             del self._leaving[task]
-            task.result()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("a worker could not be ended: %s", error)
 
 
 def _plain(model: Model) -> Model:
@@ -166,11 +175,12 @@ async def keep_pool(
     Raises:
         SfumatoError: the database of the decisions can't be used.
     """
+    # Only now: the children that are starting need the cores more than this does.
+    from sfumato.wiring import open_scaling
+
     pool = Pool(supervisor, room, settings.drain_s + 1.0, settings.scale_drain_s + settings.drain_s)
     async with open_scaling(settings) as offers:
-        # Two on one host, each with a data folder of its own, are two.
-        folder = hashlib.sha256(str(settings.data_dir.absolute()).encode()).hexdigest()[:6]
-        offer = Offer(offers, f"{socket.gethostname()}-{folder}")
+        offer = Offer(offers, f"{socket.gethostname()}-{_pool_id(settings.data_dir / 'pool-id')}")
         looked_at, clock = float("-inf"), asyncio.get_running_loop().time
         try:
             while not stop.is_set():
@@ -179,13 +189,20 @@ async def keep_pool(
                     if registry.refresh():
                         registry.keep(settings.last_models_file)
                         log.info("the models are now: %s", ", ".join(registry.names()))
-                offer.renew(room.places(len(registry.names())), pool.troubles(), clock())
+                offer.renew(room.places(list(registry)), pool.troubles(), clock())
                 pool.adjust(list(registry), offer.wanted)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), ADJUST_EVERY_S)
             log.info("stopping; a second signal changes nothing")
         finally:
             await offer.withdraw()
+
+
+def _pool_id(file: Path) -> str:
+    """What tells this host from another of its name, kept in its data folder."""
+    if not file.exists():
+        file.write_text(uuid4().hex[:8])
+    return file.read_text().strip()
 
 
 class Offer:
@@ -202,8 +219,10 @@ class Offer:
         if self._asked is not None and self._asked.done():
             try:
                 self.wanted = self._asked.result()
-            except TransientError as error:
-                log.warning("the workers stay as they are: %s", error.detail)
+            except Exception as error:
+                # Whatever is wrong with the database, this process is the parent of all others.
+                foreseen = isinstance(error, SfumatoError)
+                log.warning("the workers stay as they are: %s", error, exc_info=not foreseen)
             self._asked = None
         if self._asked is None and now - self._asked_at >= ASK_EVERY_S:
             self._asked_at = now
@@ -220,5 +239,5 @@ class Offer:
         if self._asked is not None:
             self._asked.cancel()
             await asyncio.gather(self._asked, return_exceptions=True)
-        with contextlib.suppress(TransientError):
+        with contextlib.suppress(Exception):  # it is missed within seconds all the same
             await self._offers.withdraw(self._host)
