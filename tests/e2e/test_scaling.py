@@ -152,6 +152,20 @@ def test_when_the_leader_is_killed_another_decides_within_ten_seconds(tmp_path: 
             poll(lambda: states(service, [job]) == {"succeeded": 1}, within_s=20)
 
 
+def test_service_goes_on_when_what_is_decided_can_not_be_read(tmp_path: Path) -> None:
+    with scaled_service(tmp_path) as service:
+        poll(lambda: len(workers(service)) == 2, within_s=20)
+        with closing(sqlite3.connect(service.data_dir / "rows.sqlite", timeout=10)) as connection:
+            connection.execute("ALTER TABLE placements RENAME TO lost")
+            connection.commit()
+        poll(lambda: "the workers stay as they are" in service.log.read_text(), within_s=20)
+
+        job = submit(service, "one")
+
+        poll(lambda: states(service, [job]) == {"succeeded": 1}, within_s=20)
+        assert service.stop(within_s=10) == 0
+
+
 def test_model_that_can_not_be_loaded_does_not_flap_and_its_jobs_fail_with_the_reason(tmp_path: Path) -> None:
     broken = '[models.one]\nbackend = "simulated"\npath = "one"\n\n[models.cut]\npath = "cut"\n'
     service = scaled_service(tmp_path, broken, SFUMATO_PLACES="1", SFUMATO_BROKEN_WAIT_S="4")

@@ -15,7 +15,7 @@ def leave_behind(folder: Path, pid: int, outcomes: float, running: float) -> Non
     ):
         values = MmapedDict(str(folder / file))  # type: ignore[no-untyped-call]
         name = f"sfumato_{kind}"
-        key = mmap_key(name, name, ["model"], ["restyle"], "Of a test.")  # type: ignore[no-untyped-call]
+        key = mmap_key(name, name, ["model"], ["restyle"], "Of a test.")
         values.write_value(key, value, 1.0)  # type: ignore[no-untyped-call]
         values.close()  # type: ignore[no-untyped-call]
 

@@ -109,7 +109,10 @@ class Worker:
         log.info("leaving; %d jobs in hand", len(self._tasks))
         self._runner.refuse()
         while self._tasks:
-            if time.monotonic() > self._leave_at:
+            if time.monotonic() > self._leave_at and self._runner.running:
+                log.warning(
+                    "not finished in the time to leave, begun anew elsewhere: %d jobs", len(self._runner.running)
+                )
                 self._runner.abort_all()
             await self._work.receive(0, wait_s=0)
             await asyncio.wait(self._tasks, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
