@@ -25,7 +25,7 @@ max_workers = 4
 [models.calm]
 backend = "simulated"
 """
-JOBS = 300
+JOBS = 200
 
 
 def test_burst_raises_the_workers_of_its_model_and_the_end_lowers_them() -> None:
@@ -33,7 +33,7 @@ def test_burst_raises_the_workers_of_its_model_and_the_end_lowers_them() -> None
     with passable_folder() as folder:
         cluster = Cluster(folder, models=MODELS, environment=environment)
         (cluster.data_dir / "busy").mkdir()
-        (cluster.data_dir / "busy" / "simulated.json").write_text(json.dumps({"fixed_s": 0.08}))
+        (cluster.data_dir / "busy" / "simulated.json").write_text(json.dumps({"fixed_s": 0.4}))
         with cluster:
             with ThreadPoolExecutor(8) as clients:
                 jobs = list(clients.map(lambda _: _submit(cluster, "busy"), range(JOBS)))
@@ -44,7 +44,7 @@ def test_burst_raises_the_workers_of_its_model_and_the_end_lowers_them() -> None
                 most = max(most, len(cluster.pids("worker busy")))
                 return _explained(cluster)["desired_replicas"] <= 1 and _states(cluster, jobs) == {"succeeded": JOBS}
 
-            poll(ended, within_s=100, every_s=0.5)
+            poll(ended, within_s=150, every_s=0.5)
             poll(lambda: not cluster.pids("worker"), within_s=60)
 
             (calm,) = [_submit(cluster, "calm")]
