@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from sfumato.core.errors import Deposed
-from sfumato.core.scaling import Decided, Placement, Pool
+from sfumato.core.scaling import Decided, Ends, Placement, Pool
 
 __all__ = ["MemoryScaling"]
 
@@ -19,7 +19,7 @@ class MemoryScaling:
     def __init__(self, clock: Callable[[], float], io: Callable[[str], Awaitable[None]] = _nothing) -> None:
         self._clock, self._io = clock, io
         self._lease = ("", 0.0)
-        self._pools: dict[str, tuple[int, Mapping[str, str], float]] = {}
+        self._pools: dict[str, tuple[int, Mapping[str, Ends], float]] = {}
         self.decided: dict[str, Decided] = {}
         self.placements: Mapping[str, Mapping[str, Placement]] = {}
 
@@ -44,10 +44,8 @@ class MemoryScaling:
         await self._io("pools")
         since = self._clock() - silent_s
         return [
-            Pool(
-                name, places, {model: each.replicas for model, each in self.placements.get(name, {}).items()}, troubles
-            )
-            for name, (places, troubles, at) in sorted(self._pools.items())
+            Pool(name, places, {model: each.replicas for model, each in self.placements.get(name, {}).items()}, ends)
+            for name, (places, ends, at) in sorted(self._pools.items())
             if at >= since
         ]
 
@@ -60,9 +58,9 @@ class MemoryScaling:
             raise Deposed("another decides")
         self.decided, self.placements = dict(decided), placed
 
-    async def offer(self, pool: str, places: int, troubles: Mapping[str, str] = MappingProxyType({})) -> None:
+    async def offer(self, pool: str, places: int, ends: Mapping[str, Ends] = MappingProxyType({})) -> None:
         await self._io("offer")
-        self._pools[pool] = places, troubles, self._clock()
+        self._pools[pool] = places, ends, self._clock()
 
     async def placed(self, pool: str) -> Mapping[str, Placement]:
         await self._io("placed")

@@ -18,6 +18,7 @@ __all__ = [
     "CAN_NOT_SERVE_STATUS",
     "NOT_NEEDED",
     "age_s",
+    "any_set",
     "begin_role",
     "die_with_parent",
     "run",
@@ -90,6 +91,16 @@ def stop_on_signals() -> asyncio.Event:
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     return stop
+
+
+async def any_set(within_s: float, *events: asyncio.Event) -> None:
+    """Wait until one of these events is set, at most `within_s`."""
+    waiting = {asyncio.create_task(event.wait()) for event in events}
+    try:
+        await asyncio.wait(waiting, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 def die_with_parent(sign: signal.Signals = signal.SIGKILL) -> Callable[[], object] | None:

@@ -11,7 +11,7 @@ from typing import Protocol
 import pytest
 
 from sfumato.core.errors import Deposed
-from sfumato.core.scaling import Board, Decided, Offers, Placement, Pool
+from sfumato.core.scaling import Board, Decided, Ends, Offers, Placement, Pool
 from sfumato.storage.database import Database
 from sfumato.storage.scaling import SqlScaling
 from tests.memory_scaling import MemoryScaling
@@ -157,10 +157,10 @@ def test_host_is_seen_while_it_offers_itself(stores: Stores) -> None:
             await board.lead("one", 60)
             await board.offer("b", 2)
             await board.offer("a", 1)
-            troubles = {"sdxl": "its worker ended with status -9"}
-            await board.offer("b", 4, troubles)
+            ends = {"sdxl": Ends(3, "ended with status -9")}
+            await board.offer("b", 4, ends)
             await board.decide("one", {}, {"b": {"restyle": Placement(3)}})
-            assert await board.pools(silent_s=60) == [Pool("a", 1, {}), Pool("b", 4, {"restyle": 3}, troubles)]
+            assert await board.pools(silent_s=60) == [Pool("a", 1, {}), Pool("b", 4, {"restyle": 3}, ends)]
 
             await board.withdraw("b")
             assert await board.pools(silent_s=60) == [Pool("a", 1, {})]

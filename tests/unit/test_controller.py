@@ -11,7 +11,7 @@ from sfumato.controller.controller import LEASE_S, Controller
 from sfumato.controller.sight import Sight
 from sfumato.core.errors import TransientError
 from sfumato.core.events import Alive, Standing
-from sfumato.core.scaling import Decided, Placement
+from sfumato.core.scaling import Decided, Ends, Placement
 from sfumato.models.registry import Model, Registry, Scaling
 from tests.memory_scaling import MemoryScaling
 from tests.support import NOW
@@ -115,6 +115,19 @@ def test_external_driver_is_bound_by_the_model_alone(board: MemoryScaling, clock
     run(test())
 
 
+def test_no_model_gets_more_workers_than_it_has_lanes(board: MemoryScaling, clock: Clock) -> None:
+    async def test() -> None:
+        one = controller(board, lanes=2)
+        for _ in range(60):
+            await board.offer("host", 8)
+            tell(one, clock, waiting=1_000)
+            await one.turn(models(most=7), clock.now)
+            clock.now += 1
+        assert board.decided[MODEL].replicas == 2
+
+    run(test())
+
+
 def test_second_controller_decides_nothing_until_the_first_falls_silent(board: MemoryScaling, clock: Clock) -> None:
     async def test() -> None:
         one, other = controller(board, "one"), controller(board, "other")
@@ -201,6 +214,23 @@ def test_idlest_worker_is_named_first(board: MemoryScaling, clock: Clock) -> Non
         await board.offer("host", 4)
         await one.turn(models(), clock.now)
         assert board.placements["host"][MODEL].idlest == ("a", "b")
+
+    run(test())
+
+
+def test_workers_that_end_unheard_are_told_of_and_not_those_of_before_it_led(
+    board: MemoryScaling, clock: Clock
+) -> None:
+    async def test() -> None:
+        one = controller(board)
+        for count, told in ((5, ""), (7, ""), (8, "ended with status -9, 3 times")):
+            await board.offer("host", 4, {MODEL: Ends(count, "ended with status -9")})
+            await one.turn(models(), clock.now)
+            assert told in one.troubles.get(MODEL, "")
+            assert bool(told) == (MODEL in one.troubles)
+        one.sight.apply(MODEL, Alive(at=clock.now, worker="w", slots=4, lanes=(0,)), clock.now)
+        await one.turn(models(), clock.now)
+        assert one.troubles == {}
 
     run(test())
 

@@ -13,7 +13,7 @@ import pytest
 
 from sfumato.config import load_settings
 from sfumato.core.errors import TransientError
-from sfumato.core.scaling import Placement
+from sfumato.core.scaling import Ends, Placement
 from sfumato.models.registry import Model, Registry, Scaling
 from sfumato.process import NOT_NEEDED
 from sfumato.supervisor.keeping import Role, Supervisor
@@ -34,7 +34,7 @@ class Recorded(Supervisor):
         self.may_end.set()
 
     def start(self, role: Role) -> None:
-        self.children[role.name] = SimpleNamespace(role=role, process=None, failing="")  # type: ignore[assignment]
+        self.children[role.name] = SimpleNamespace(role=role, process=None, ends=0, how="")  # type: ignore[assignment]
 
     async def release(self, name: str, sign: signal.Signals, grace_s: float) -> None:
         assert sign is NOT_NEEDED
@@ -214,12 +214,14 @@ def test_while_the_database_is_away_the_last_decision_stays() -> None:
     run(test)
 
 
-def test_host_tells_which_workers_end_as_soon_as_they_begin() -> None:
+def test_host_tells_how_often_its_workers_ended() -> None:
     async def test() -> None:
         host = Host(places=4)
-        await host.adjust({"restyle": Placement(1), "second": Placement(1)})
-        assert host.pool.troubles() == {}
-        host.supervisor.children["worker second 0"].failing = "ended with status -9, 3 times in a row"
-        assert host.pool.troubles() == {"second": "its worker ended with status -9, 3 times in a row"}
+        await host.adjust({"restyle": Placement(1), "second": Placement(2)})
+        assert host.pool.ends() == {}
+        for number, (ends, how) in enumerate([(2, "ended with status -9"), (1, "could not be started")]):
+            child = host.supervisor.children[f"worker second {number}"]
+            child.ends, child.how = ends, how
+        assert host.pool.ends() == {"second": Ends(3, "could not be started")}
 
     run(test)

@@ -6,11 +6,9 @@ asked until they are ready; then the roles, over the settings that name them; th
 
 import asyncio
 import logging
-import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,13 +16,12 @@ from sfumato.cluster.nginx import nginx
 from sfumato.cluster.server import Recipe, ServerSilent, free_ports
 from sfumato.cluster.servers import Servers, Store, planned
 from sfumato.config import Settings, child_environment, inherited_environment
-from sfumato.models.registry import Registry
 from sfumato.observability import setup_logging
 from sfumato.process import stop_on_signals
 from sfumato.storage import schema
-from sfumato.supervisor.keeping import Role, Supervisor, of_ours
+from sfumato.supervisor.keeping import Role, Supervisor, lifeline, of_ours
 from sfumato.supervisor.place import address_of, listen, say_when_ready, taken
-from sfumato.supervisor.pool import keep_pool, room_for, with_room
+from sfumato.supervisor.pool import keep_pool, prepared
 
 __all__ = ["up"]
 
@@ -53,8 +50,8 @@ def up(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
 async def _run(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
     began, folder = time.monotonic(), settings.data_dir / "cluster"
     stop = stop_on_signals()
-    with _lifeline() as lifeline:
-        servers = Supervisor(inherited_environment(), lifeline)
+    with lifeline() as theirs:
+        servers = Supervisor(inherited_environment(), theirs)
         roles: Supervisor | None = None
         try:
             plan = await asyncio.to_thread(planned, folder, store, brokers)
@@ -62,11 +59,8 @@ async def _run(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
             await _start(servers, plan.recipes, folder, stops=0)
             settings = _named(settings, plan)
             await schema.upgrade(settings.rows_address)
-            registry = Registry.load(settings.models_file)
-            registry.keep(settings.last_models_file)
-            room = room_for(settings)
-            settings = with_room(settings, room, list(registry))
-            roles = Supervisor(child_environment(settings), lifeline, settings.metrics_dir)
+            settings, registry, room = prepared(settings)
+            roles = Supervisor(child_environment(settings), theirs, settings.metrics_dir)
             gateways = [_start_gateway(roles, *each) for each in enumerate(free_ports(GATEWAYS))]
             roles.start(Role("dispatcher", of_ours("dispatcher"), stops=1, grace_s=2.0))
             roles.start(Role("recorder", of_ours("recorder"), stops=3, grace_s=2.0))
@@ -149,14 +143,3 @@ def _start_gateway(roles: Supervisor, number: int, port: int) -> str:
     place = (("SFUMATO_HOST", "127.0.0.1"), ("SFUMATO_PORT", str(port)))
     roles.start(Role(f"gateway {number}", of_ours("gateway"), stops=0, grace_s=3.0, environment=place))
     return f"127.0.0.1:{port}"
-
-
-@contextmanager
-def _lifeline() -> Iterator[int]:
-    """The end of a pipe that children hold; it closes with this process."""
-    theirs, ours = os.pipe()
-    try:
-        yield theirs
-    finally:
-        os.close(theirs)
-        os.close(ours)

@@ -10,23 +10,27 @@ import logging
 import math
 import os
 import socket
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
+from sfumato.broker.tail import tail
 from sfumato.config import Settings
 from sfumato.controller.autoscaler import Autoscaler, Bounds, Decision, Rules
+from sfumato.controller.deaths import Deaths
 from sfumato.controller.placing import placed
 from sfumato.controller.sight import Sight
 from sfumato.core.errors import Deposed, SfumatoError
-from sfumato.core.events import Alive, Standing
+from sfumato.core.events import Alive, Event, Standing, Unreadable
 from sfumato.core.ports import Broker, EventLog
 from sfumato.core.scaling import Board, Decided, Placement, Pool
 from sfumato.models.registry import Model, Registry
 from sfumato.observability import gauge
-from sfumato.process import begin_role, run, stop_on_signals
+from sfumato.process import any_set, begin_role, run, stop_on_signals
 from sfumato.wiring import check_logs, open_ports
 
 __all__ = ["Controller", "serve"]
@@ -42,8 +46,8 @@ RENEW_S: Final = 2.0
 WRITTEN_EVERY_S: Final = 5.0
 """How often an unchanged decision is written all the same, with the sentence that goes with the latest figures."""
 POOL_SILENT_S: Final = 6.0
-FOLLOW_LIMIT: Final = 500
-PAUSE_S: Final = 1.0
+SETTLE_S: Final = 4.0
+"""A host offers itself every two seconds, and an offer may take as long."""
 TOLD_EVERY_S: Final = 10.0
 KEPT_S: Final = 300.0
 HELD_S: Final = 10.0
@@ -55,22 +59,30 @@ OFF_S: Final = 60.0
 class Controller:
     """Decides for `models`; call `turn` for ever, and `sight.apply` with what the logs tell.
 
-    `troubles` says of which models (slugs) workers end as soon as they begin, and how, as the last leading turn saw it.
-    `most` workers for a model whose entry doesn't say; a worker that is not needed any more stays for `kept_s`.
-    `external`: others start the workers, as many as decided, so that no host's places bound them.
+    `troubles` says of which models (slugs) workers end before they were heard of, and how, as the last leading turn
+    saw it. `most` workers for a model whose entry doesn't say, and `lanes` for any: beyond its lanes none is given
+    anything. A worker that is not needed any more stays for `kept_s`. `external`: others start the workers, as many as
+    decided, so that no host's places bound them.
     """
 
     def __init__(
-        self, name: str, board: Board, sight: Sight, *, most: int, kept_s: float | None = None, external: bool = False
+        self,
+        name: str,
+        board: Board,
+        sight: Sight,
+        *,
+        most: int,
+        lanes: int = sys.maxsize,
+        kept_s: float | None = None,
+        external: bool = False,
     ) -> None:
         self._name, self._board, self.sight = name, board, sight
-        self._most, self._external = most, external
+        self._most, self._lanes, self._external = most, lanes, external
         self._rules = _rules(kept_s, external)
         self._autoscaler: Autoscaler | None = None
-        self._led_at = self._written_at = float("-inf")
+        self._led_at = self._written_at = self._answered_at = self._settled_at = float("-inf")
         self.troubles: Mapping[str, str] = {}
-        self._pools: Sequence[Pool] = ()
-        self._seen_at = self._settled_at = float("-inf")
+        self._deaths = Deaths()
         self._written: dict[str, int] = {}
         self._known: dict[str, float] = {}
         self._placed: Mapping[str, Mapping[str, Placement]] = {}
@@ -85,33 +97,29 @@ class Controller:
             autoscaler = await self._lead(now)
             if autoscaler is None:
                 return False
-            pools = () if self._external else self._settled(await self._board.pools(POOL_SILENT_S), now)
-            if pools or self._external:
+            pools = () if self._external else await self._board.pools(POOL_SILENT_S)
+            if self._external or (pools and self._settled(now)):
                 await self._decide(autoscaler, models, pools, now)
-            self.troubles = {model: why for pool in pools for model, why in pool.troubles.items()}
+            heard = [model.slug for model in models if self.sight.workers(model.slug, now)]
+            self.troubles = self._deaths.troubles(pools, heard)
         except Deposed as error:
             self._lose(error.detail)
             return False
         return True
 
-    def _settled(self, pools: Sequence[Pool], now: float) -> Sequence[Pool]:
-        """The hosts; after a time without an answer those of before too, until each could offer itself again."""
-        if not 0 <= now - self._seen_at < POOL_SILENT_S / 2:
-            self._settled_at = now + POOL_SILENT_S
-        self._seen_at = now
-        known = {pool.name: pool for pool in pools}
-        if now < self._settled_at:
-            known = {pool.name: pool for pool in self._pools} | known
-        self._pools = tuple(known.values())
-        return self._pools
+    def _settled(self, now: float) -> bool:
+        """Whether every host had time to offer itself since the store began to answer again."""
+        if not 0 <= now - self._answered_at < SETTLE_S:
+            # Nobody could while it was away; who moves their workers at once would move them back a second later.
+            self._settled_at = now + SETTLE_S if self._written else now
+        self._answered_at = now
+        return now >= self._settled_at
 
     def _lose(self, why: str) -> None:
         log.info("decides no more: %s", why)
         self._autoscaler = None
-        for slug in self._written:
-            # What another decides now is for that one to show.
-            gauge("sfumato_desired_replicas", math.nan, model=slug)
-            gauge("sfumato_replicas", math.nan, model=slug)
+        # What another decides now is for that one to show.
+        _unknown(self._written)
 
     async def resign(self) -> None:
         """Let another decide at once."""
@@ -132,7 +140,8 @@ class Controller:
             lately = {model: each.replicas for model, each in before.items() if 0 <= now - each.at < OFF_S}
             self._autoscaler = Autoscaler(lately, self._rules)
             self._known = dict.fromkeys(lately, float("-inf"))
-            self._written, self._written_at = {}, float("-inf")
+            self._written, self._written_at = lately, float("-inf")
+            self._deaths = Deaths()
             log.info("decides how many workers there are")
         return self._autoscaler
 
@@ -155,8 +164,8 @@ class Controller:
 
     def _bounds(self, model: Model) -> Bounds:
         its = model.scaling
-        most = self._most if its.most is None else its.most
-        return Bounds(its.objective_s, min(its.least, max(most, its.least)), max(most, its.least), its.weight)
+        most = max(its.least, self._most) if its.most is None else its.most
+        return Bounds(its.objective_s, min(its.least, self._lanes), min(most, self._lanes), its.weight)
 
     def _welcomed(self, model: str, bound: Bounds, now: float) -> Bounds:
         """A model that is new here has a worker for a while: its first picture needs no start, and what is wrong with
@@ -175,15 +184,20 @@ class Controller:
         }
 
     def _tell(self, decisions: Mapping[str, Decision], now: float) -> None:
-        for gone in self._written.keys() - decisions.keys():
-            gauge("sfumato_desired_replicas", math.nan, model=gone)
-            gauge("sfumato_replicas", math.nan, model=gone)
+        _unknown(self._written.keys() - decisions.keys())
         for slug, decision in decisions.items():
             before = self._written.get(slug)
             if before is not None and before != decision.replicas:
                 log.info("%s had %d: %s", slug, before, decision.why)
             gauge("sfumato_desired_replicas", decision.replicas, model=slug)
             gauge("sfumato_replicas", len(self.sight.workers(slug, now)), model=slug)
+
+
+def _unknown(models: Iterable[str]) -> None:
+    """Show nothing more of these (slugs)."""
+    for slug in models:
+        gauge("sfumato_desired_replicas", math.nan, model=slug)
+        gauge("sfumato_replicas", math.nan, model=slug)
 
 
 def _rules(kept_s: float | None, external: bool) -> Rules:
@@ -217,9 +231,6 @@ async def _serve(settings: Settings) -> None:
     stop = stop_on_signals()
     registry = Registry.load(settings.models_file, settings.last_models_file)
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
-    # Beyond its lanes no worker of a model is given anything.
-    most = 1 if settings.workers is None else settings.workers
-    most = min(most, settings.kafka_work_partitions) if settings.kafka_servers else most
     async with open_ports(settings) as ports:
         await check_logs(ports.broker, settings, [model.slug for model in registry])
         sight = Sight(silent_s=settings.takeover_s + settings.beat_s)
@@ -227,7 +238,8 @@ async def _serve(settings: Settings) -> None:
             name,
             ports.scaling,
             sight,
-            most=most,
+            most=1 if settings.workers is None else settings.workers,
+            lanes=settings.kafka_work_partitions if settings.kafka_servers else sys.maxsize,
             kept_s=settings.scale_down_s,
             external=settings.scale_driver == "external",
         )
@@ -242,27 +254,13 @@ async def _serve(settings: Settings) -> None:
                 except Exception as error:
                     # A controller that ends is started again and meets it again; hosts keep their workers meanwhile.
                     log.warning("what was decided last stays: %s", error, exc_info=not isinstance(error, SfumatoError))
-                await _pause(stop, LEAST_S)
-                await _first(stop, followed.urgent, EVERY_S - LEAST_S)
+                await any_set(LEAST_S, stop)
+                await any_set(EVERY_S - LEAST_S, stop, followed.urgent)
+                followed.urgent.clear()
         finally:
             await followed.close()
             with contextlib.suppress(Exception):
                 await controller.resign()
-
-
-async def _pause(stop: asyncio.Event, for_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), for_s)
-
-
-async def _first(stop: asyncio.Event, urgent: asyncio.Event, within_s: float) -> None:
-    """Wait until one of them is set, at most `within_s`; what was urgent is so no more."""
-    waiting = {asyncio.create_task(stop.wait()), asyncio.create_task(urgent.wait())}
-    await asyncio.wait(waiting, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    urgent.clear()
 
 
 class _Followed:
@@ -279,7 +277,12 @@ class _Followed:
         """See the models of the registry from now on; `urgent` is set when a job waits and there is no worker."""
         for slug in {model.slug for model in registry} - self._tasks.keys():
             self._events[slug] = self._broker.events(slug)
-            self._tasks[slug] = asyncio.create_task(_follow(slug, self._events[slug], self._sight, self.urgent))
+            self._tasks[slug] = asyncio.create_task(tail(slug, self._events[slug], partial(self._take, slug)))
+
+    def _take(self, model: str, _position: int, event: Event | Unreadable) -> None:
+        self._sight.apply(model, event, time.time())
+        if isinstance(event, Standing) and event.waiting and not event.workers:
+            self.urgent.set()
 
     async def tell(self, troubles: Mapping[str, str], by: str) -> None:
         """Tell of workers that can't do so themselves, because something kills them: as of ones that can't load."""
@@ -296,22 +299,3 @@ class _Followed:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-
-
-async def _follow(model: str, events: EventLog, sight: Sight, urgent: asyncio.Event) -> None:
-    cursor: str | None = None
-    while True:
-        try:
-            cursor = await events.end() if cursor is None else cursor
-            batch = await events.follow(cursor, FOLLOW_LIMIT, wait_s=1.0)
-            cursor = batch.cursor
-            for item in batch.items:
-                sight.apply(model, item.value, time.time())
-                if isinstance(item.value, Standing) and item.value.waiting and not item.value.workers:
-                    urgent.set()
-        except Exception as error:
-            # Whatever it was, a controller that stopped following would decide by old figures for good.
-            log.warning(
-                "the events of %s can't be followed: %s", model, error, exc_info=not isinstance(error, SfumatoError)
-            )
-            await asyncio.sleep(PAUSE_S)

@@ -1,12 +1,11 @@
-"""What the controller sees of each model in its event log: its dispatcher's words, its workers' beats. Pure."""
+"""What the controller sees of each model in its event log, as the autoscaler wants it told. Pure."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from sfumato.controller.autoscaler import Load
-from sfumato.core.events import Alive, Event, Standing, Unreadable
+from sfumato.core.events import Alive, Event, Unreadable
+from sfumato.core.seen import Seen
 
 __all__ = ["Sight"]
 
@@ -14,47 +13,28 @@ STALE_S: Final = 30.0
 """A dispatcher tells its standing every 10 s at least; after so long nothing is known of its model any more."""
 
 
-@dataclass(slots=True)
-class _Model:
-    standing: Standing | None = None
-    told_at: float = -math.inf
-    trouble: str = ""
-    workers: dict[str, tuple[Alive, float]] = field(default_factory=dict)
-
-
 class Sight:
     """The latest of every model. A worker silent for `silent_s` is gone. Times are this process's, Unix seconds."""
 
     def __init__(self, silent_s: float) -> None:
         self._silent_s = silent_s
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, Seen] = {}
 
     def apply(self, model: str, event: Event | Unreadable, now: float) -> None:
-        """Take in one event of the model's log, read at `now`."""
-        seen = self._models.setdefault(model, _Model())
-        if isinstance(event, Standing):
-            seen.standing, seen.told_at = event, now
-        elif isinstance(event, Alive):
-            seen.workers[event.worker] = event, now
-            if event.trouble or not event.draining:
-                seen.trouble = event.trouble
+        """Take in one event of the model's log."""
+        self._seen(model).apply(event, now)
 
     def workers(self, model: str, now: float) -> Sequence[Alive]:
         """The workers that live and stay, those with the least to do first."""
-        seen = self._models.setdefault(model, _Model())
-        seen.workers = {
-            name: (alive, at) for name, (alive, at) in seen.workers.items() if abs(now - at) <= self._silent_s
-        }
-        staying = [alive for alive, _ in seen.workers.values() if not alive.draining]
-        return sorted(staying, key=lambda alive: (len(alive.running), alive.worker))
+        return sorted(self._seen(model).workers(now), key=lambda alive: (len(alive.running), alive.worker))
 
     def load(self, model: str, now: float) -> Load | None:
         """The model's load; None while no dispatcher tells of it."""
-        seen = self._models.setdefault(model, _Model())
+        seen = self._seen(model)
         standing = seen.standing
         if standing is None or abs(now - seen.told_at) > STALE_S:
             return None
-        workers = self.workers(model, now)
+        workers = seen.workers(now)
         pace = standing.worker_cost_per_s
         fast, slow = standing.arriving
         oldest = standing.oldest_created_at
@@ -70,3 +50,6 @@ class Sight:
             workers=len(workers),
             broken=bool(seen.trouble) and not workers,
         )
+
+    def _seen(self, model: str) -> Seen:
+        return self._models.get(model) or self._models.setdefault(model, Seen(self._silent_s))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-__all__ = ["Board", "Decided", "DecisionReader", "Offers", "Placement", "Pool"]
+__all__ = ["Board", "Decided", "DecisionReader", "Ends", "Offers", "Placement", "Pool"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,25 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
+class Ends:
+    """How often the present workers of a model have ended on a host by themselves, and how the last one did."""
+
+    count: int
+    how: str
+
+    def after(self, others: "Ends | None") -> "Ends":
+        """These and `others`, of which these are the last."""
+        return self if others is None else Ends(self.count + others.count, self.how)
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
-    """A host that runs workers: how many at most, how many of each model it was told last, and why those of some models
-    end there as soon as they begin."""
+    """A host that runs workers: how many at most, how many of each model it was told last, and which ended there."""
 
     name: str
     places: int
     placed: Mapping[str, int]
-    troubles: Mapping[str, str] = field(default_factory=dict)
+    ends: Mapping[str, Ends] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +88,8 @@ class Board(DecisionReader, Protocol):
 class Offers(Protocol):
     """A host's end."""
 
-    async def offer(self, pool: str, places: int, troubles: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Say that this host lives and runs up to `places` workers; `troubles` as in `Pool`."""
+    async def offer(self, pool: str, places: int, ends: Mapping[str, Ends] = MappingProxyType({})) -> None:
+        """Say that this host lives and runs up to `places` workers; `ends` as in `Pool`."""
         ...
 
     async def placed(self, pool: str) -> Mapping[str, Placement]:

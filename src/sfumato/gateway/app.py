@@ -14,8 +14,10 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from sfumato.broker.tail import tail
 from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError
+from sfumato.core.events import Event, Unreadable
 from sfumato.core.ports import Broker, JobRows, Outcomes
 from sfumato.core.scaling import DecisionReader
 from sfumato.gateway import problems
@@ -25,14 +27,14 @@ from sfumato.gateway.intake import Intake
 from sfumato.gateway.jobs import JobRoutes
 from sfumato.gateway.lingering import Lingering
 from sfumato.gateway.links import Links, kept_secret
-from sfumato.gateway.live import Live, follow
+from sfumato.gateway.live import Live
 from sfumato.gateway.protocol import BoundedHttp
 from sfumato.gateway.service import ServiceRoutes
 from sfumato.gateway.shortcut import Shortcut
 from sfumato.gateway.submit import SubmitRoutes
 from sfumato.gateway.uploads import InFlight
 from sfumato.models.registry import Registry
-from sfumato.process import begin_role, run, settle_memory
+from sfumato.process import any_set, begin_role, run, settle_memory
 from sfumato.wiring import check_logs, open_ports
 
 __all__ = ["create_app", "serve"]
@@ -111,8 +113,8 @@ async def _follow_models(gateway: Gateway) -> None:
             for slug in followed.keys() - slugs:
                 followed.pop(slug).cancel()
             for slug in slugs - followed.keys():
-                followed[slug] = asyncio.create_task(follow(gateway.live, slug, gateway.broker.events(slug)))
-            await _stopped_within(gateway.stopping, REFRESH_S)
+                followed[slug] = asyncio.create_task(_follow(gateway, slug))
+            await any_set(REFRESH_S, gateway.stopping)
             gateway.registry.refresh()
     finally:
         for task in followed.values():
@@ -120,12 +122,11 @@ async def _follow_models(gateway: Gateway) -> None:
         await asyncio.gather(*followed.values(), return_exceptions=True)
 
 
-async def _stopped_within(stopping: asyncio.Event, wait_s: float) -> None:
-    try:
-        async with asyncio.timeout(wait_s):
-            await stopping.wait()
-    except TimeoutError:
-        pass
+async def _follow(gateway: Gateway, slug: str) -> None:
+    def take(position: int, event: Event | Unreadable) -> None:
+        gateway.live.apply(slug, position, event, time.time())
+
+    await tail(slug, gateway.broker.events(slug), take)
 
 
 class _Server(uvicorn.Server):

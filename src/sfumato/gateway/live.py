@@ -5,14 +5,12 @@ answer that matters is read from the stores.
 """
 
 import asyncio
-import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from sfumato.core.errors import SfumatoError
 from sfumato.core.events import (
     Alive,
     Dispatched,
@@ -29,19 +27,18 @@ from sfumato.core.events import (
     new_row,
 )
 from sfumato.core.job import Job, Outcome
-from sfumato.core.ports import EventLog, Outcomes
+from sfumato.core.ports import Outcomes
+from sfumato.core.seen import Seen
 from sfumato.gateway.followers import Followers
 
-__all__ = ["Live", "Waiting", "follow"]
+__all__ = ["Live", "Waiting"]
 
 POLL_S: Final = 0.25
 REMEMBERED_JOBS: Final = 10_000
-FOLLOW_LIMIT: Final = 500
 COUNTED_AFTER_S: Final = 0.5
 """A standing made so long after an accept has counted it, clocks being a little apart."""
 SETTLED_S: Final = 3.0
 """A standing follows within a second of a change: when none did for so long, the last one had all that was there."""
-log = logging.getLogger(__name__)
 
 
 class Waiting(NamedTuple):
@@ -58,12 +55,10 @@ class _Accept(NamedTuple):
 
 @dataclass(slots=True)
 class _Model:
-    standing: Standing | None = None
+    seen: Seen
     accepting: int = 0
-    trouble: str = ""
     accepts: OrderedDict[str, _Accept] = field(default_factory=OrderedDict)
     accepts_cost: int = 0
-    workers: dict[str, Alive] = field(default_factory=dict)
 
     def add(self, job: Job, now: float) -> None:
         """The job waits, and no standing has counted it yet."""
@@ -96,15 +91,11 @@ class Live:
         self._closing = False
         self.followers = Followers()
 
-    def apply(self, slug: str, position: int, event: Event | Unreadable) -> None:
+    def apply(self, slug: str, position: int, event: Event | Unreadable, now: float) -> None:
         """Take in one event of the model's log."""
         model = self._model(slug)
-        if isinstance(event, Standing):
-            model.standing = event
-        elif isinstance(event, Alive):
-            model.workers[event.worker] = event
-            if event.trouble or not event.draining:
-                model.trouble = event.trouble
+        model.seen.apply(event, now)
+        if isinstance(event, Alive):
             self.followers.ring(running.job_id for running in event.running)
         elif isinstance(event, Dispatched | Started | Returned | Retried | Ended):
             model.drop(event.job_id)  # whoever tells of it has taken it out of the queue
@@ -143,12 +134,12 @@ class Live:
 
     def standing(self, slug: str) -> Standing | None:
         """The last word of the model's dispatcher."""
-        return self._model(slug).standing
+        return self._model(slug).seen.standing
 
     def waiting(self, slug: str, now: float) -> Waiting:
         """What waits: the dispatcher's count, what was accepted here since, and what is just being accepted."""
         model = self._model(slug)
-        standing = model.standing
+        standing = model.seen.standing
         told = Waiting(0, 0)
         if standing is not None:
             told = Waiting(standing.waiting, standing.waiting_cost)
@@ -157,18 +148,15 @@ class Live:
 
     def workers(self, slug: str, now: float) -> Sequence[Alive]:
         """The workers that live and stay."""
-        model = self._model(slug)
-        for name in [name for name, alive in model.workers.items() if alive.at < now - self._silent_s]:
-            del model.workers[name]
-        return [alive for alive in model.workers.values() if not alive.draining]
+        return self._model(slug).seen.workers(now)
 
     def trouble(self, slug: str) -> str:
         """Why the model's last worker could not load it; "" since one lives, and when none has tried."""
-        return self._model(slug).trouble
+        return self._model(slug).seen.trouble
 
     def progress(self, slug: str, row: JobRow) -> Running | None:
         """How far the job is, by its worker's last beat; None until its steps are known."""
-        beats: Iterable[Alive] = self._model(slug).workers.values()
+        beats = self._model(slug).seen.beats
         found = [running for beat in beats for running in beat.running if running.job_id == row.id and running.steps]
         current = [running for running in found if (running.attempt, running.delivery) >= (row.attempt, row.delivery)]
         return max(current, key=lambda running: (running.attempt, running.delivery, running.step), default=None)
@@ -215,25 +203,8 @@ class Live:
                 bell.set_result(outcome)
 
     def _model(self, slug: str) -> _Model:
-        return self._models.get(slug) or self._models.setdefault(slug, _Model())
+        return self._models.get(slug) or self._models.setdefault(slug, _Model(Seen(self._silent_s)))
 
 
 def _counted(accept: _Accept, standing: Standing, now: float) -> bool:
     return standing.at >= accept.at + (COUNTED_AFTER_S if now < accept.at + SETTLED_S else 0.0)
-
-
-async def follow(live: Live, slug: str, events: EventLog, pause_s: float = 1.0) -> None:
-    """Feed `live` from the end of a model's event log, for ever; an error costs at most a batch of events."""
-    cursor: str | None = None
-    while True:
-        try:
-            cursor = await events.end() if cursor is None else cursor
-            batch = await events.follow(cursor, FOLLOW_LIMIT, wait_s=1.0)
-            cursor = batch.cursor
-            for item in batch.items:
-                live.apply(slug, item.position, item.value)
-        except Exception as error:
-            # Whatever it was, a gateway that stopped following would be blind for good.
-            foreseen = isinstance(error, SfumatoError)
-            log.warning("The event log of %s can't be followed: %s", slug, error, exc_info=not foreseen)
-            await asyncio.sleep(pause_s)

@@ -22,7 +22,7 @@ from sfumato.core.job import Job, Outcome, model_slug
 from sfumato.core.ports import Broker, EventLog, Follower, JobRecorder, JobsLog, Logged, Outcomes, RowChange
 from sfumato.models.registry import Registry
 from sfumato.observability import begin, bound_log, count, gauge, observe
-from sfumato.process import begin_role, run, stop_on_signals
+from sfumato.process import any_set, begin_role, run, stop_on_signals
 from sfumato.recorder.lag import Lag
 from sfumato.recorder.sweep import Sweep, promised
 from sfumato.wiring import open_ports
@@ -221,17 +221,12 @@ async def _record_until(stop: asyncio.Event, recorder: Recorder, registry: Regis
             if not moved:
                 await _news(stop, recorder)
             # What comes in a burst is recorded in one batch, and not while the burst itself needs the cores.
-            await _pause(stop, GATHER_S)
+            await any_set(GATHER_S, stop)
         except TransientError as error:
             # The cursors have not moved: what could not be recorded is read again.
             recorder.lag.stuck(time.time())
             log.warning("can't record now, trying again every %g s: %s", RETRY_S, error.detail)
-            await _pause(stop, RETRY_S)
-
-
-async def _pause(stop: asyncio.Event, longest_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), longest_s)
+            await any_set(RETRY_S, stop)
 
 
 async def _news(stop: asyncio.Event, recorder: Recorder) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Double, cast, delete, extract, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sfumato.core.errors import Deposed
-from sfumato.core.scaling import Decided, Placement, Pool
+from sfumato.core.scaling import Decided, Ends, Placement, Pool
 from sfumato.storage.database import Database
 from sfumato.storage.tables import decisions as _decisions
 from sfumato.storage.tables import leases, placements
@@ -63,7 +63,7 @@ class SqlScaling:
             placed: defaultdict[str, dict[str, int]] = defaultdict(dict)
             for row in await connection.execute(select(placements)):
                 placed[row.pool][row.model] = row.replicas
-        return [Pool(row.name, row.places, placed[row.name], json.loads(row.troubles)) for row in found]
+        return [Pool(row.name, row.places, placed[row.name], _ends(row.ends)) for row in found]
 
     async def decide(
         self, holder: str, decided: Mapping[str, Decided], placed: Mapping[str, Mapping[str, Placement]]
@@ -87,12 +87,13 @@ class SqlScaling:
             ]:
                 await self._database.put(connection, placements, lines)
 
-    async def offer(self, pool: str, places: int, troubles: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Say that this host lives and runs up to `places` workers; `troubles` as in `Pool`."""
-        offered: dict[str, Any] = {"name": pool, "places": places, "troubles": json.dumps(dict(troubles))}
+    async def offer(self, pool: str, places: int, ends: Mapping[str, Ends] = MappingProxyType({})) -> None:
+        """Say that this host lives and runs up to `places` workers; `ends` as in `Pool`."""
+        told = {model: [each.count, each.how] for model, each in ends.items()}
+        offered: dict[str, Any] = {"name": pool, "places": places, "ends": json.dumps(told)}
         async with self._database.write() as connection:
             offered["at"] = await _now(connection)
-            await self._database.put(connection, _pools, [offered], update=["places", "troubles", "at"])
+            await self._database.put(connection, _pools, [offered], update=["places", "ends", "at"])
 
     async def placed(self, pool: str) -> Mapping[str, Placement]:
         """What this host should run."""
@@ -104,6 +105,10 @@ class SqlScaling:
         """This host runs no more workers."""
         async with self._database.write() as connection:
             await connection.execute(delete(_pools).where(_pools.c.name == pool))
+
+
+def _ends(told: str) -> Mapping[str, Ends]:
+    return {model: Ends(count, how) for model, (count, how) in json.loads(told).items()}
 
 
 async def _lease(connection: AsyncConnection) -> tuple[str, float]:

@@ -125,14 +125,14 @@ decisions: Final = Table(
     Column("at", Double, nullable=False),
 )
 
-# The hosts that run workers, how many each, of which models (slug → why, as JSON) they end as soon as they begin, and
-# when the host last said so by the database's clock.
+# The hosts that run workers, how many each, how often those of a model ended (slug → [count, how], as JSON), and when
+# the host last said so by the database's clock.
 pools: Final = Table(
     "pools",
     metadata,
     Column("name", Text, primary_key=True),
     Column("places", Integer, nullable=False),
-    Column("troubles", Text, nullable=False),
+    Column("ends", Text, nullable=False),
     Column("at", Double, nullable=False),
 )
 

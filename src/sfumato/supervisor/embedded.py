@@ -4,16 +4,14 @@ The parent binds the listening socket and hands it down, so a gateway that resta
 """
 
 import asyncio
-import os
 import socket
 
 from sfumato.config import Settings, child_environment
-from sfumato.models.registry import Registry
 from sfumato.observability import setup_logging
 from sfumato.process import stop_on_signals
-from sfumato.supervisor.keeping import Role, Supervisor, of_ours
+from sfumato.supervisor.keeping import Role, Supervisor, lifeline, of_ours
 from sfumato.supervisor.place import address_of, listen, say_when_ready, taken
-from sfumato.supervisor.pool import keep_pool, room_for, with_room
+from sfumato.supervisor.pool import keep_pool, prepared
 
 __all__ = ["up"]
 
@@ -31,14 +29,10 @@ def up(settings: Settings) -> int:
 
 
 async def _run(settings: Settings, listener: socket.socket, address: str) -> int:
-    registry = Registry.load(settings.models_file)
-    registry.keep(settings.last_models_file)
-    room = room_for(settings)
-    settings = with_room(settings, room, list(registry))
-    lifeline, ours = os.pipe()
+    settings, registry, room = prepared(settings)
     stop = stop_on_signals()
-    supervisor = Supervisor(child_environment(settings), lifeline, settings.metrics_dir)
-    try:
+    with lifeline() as theirs:
+        supervisor = Supervisor(child_environment(settings), theirs, settings.metrics_dir)
         fd = listener.fileno()
         supervisor.start(Role("gateway", of_ours("gateway", "--fd", str(fd)), stops=0, grace_s=3.0, fds=(fd,)))
         supervisor.start(Role("dispatcher", of_ours("dispatcher"), stops=1, grace_s=2.0))
@@ -50,7 +44,4 @@ async def _run(settings: Settings, listener: socket.socket, address: str) -> int
         finally:
             ready.cancel()
             await supervisor.stop_all()
-    finally:
-        os.close(lifeline)
-        os.close(ours)
     return 0

@@ -1,15 +1,13 @@
 """`sfumato workers`: the workers of one host of a cluster, and nothing else."""
 
 import asyncio
-import os
 
 from sfumato.config import Settings, child_environment
-from sfumato.models.registry import Registry
 from sfumato.observability import setup_logging
 from sfumato.process import stop_on_signals
-from sfumato.supervisor.keeping import Supervisor
+from sfumato.supervisor.keeping import Supervisor, lifeline
 from sfumato.supervisor.place import taken
-from sfumato.supervisor.pool import keep_pool, room_for, with_room
+from sfumato.supervisor.pool import keep_pool, prepared
 
 __all__ = ["workers"]
 
@@ -27,16 +25,12 @@ def workers(settings: Settings) -> int:
 
 
 async def _run(settings: Settings) -> int:
-    registry = Registry.load(settings.models_file)
-    registry.keep(settings.last_models_file)
-    room = room_for(settings)
-    settings = with_room(settings, room, list(registry))
-    lifeline, ours = os.pipe()
-    supervisor = Supervisor(child_environment(settings), lifeline, settings.metrics_dir)
-    try:
-        await keep_pool(supervisor, room, registry, settings, stop_on_signals())
-        await supervisor.stop_all()
-    finally:
-        os.close(lifeline)
-        os.close(ours)
+    settings, registry, room = prepared(settings)
+    stop = stop_on_signals()
+    with lifeline() as theirs:
+        supervisor = Supervisor(child_environment(settings), theirs, settings.metrics_dir)
+        try:
+            await keep_pool(supervisor, room, registry, settings, stop)
+        finally:
+            await supervisor.stop_all()
     return 0

@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,14 +20,13 @@ from sfumato.models.registry import Model
 from sfumato.observability import count, forget_process
 from sfumato.process import CAN_NOT_SERVE_STATUS, die_with_parent
 
-__all__ = ["STOP_WITHIN_S", "Role", "Supervisor", "backoff_s", "of_ours"]
+__all__ = ["STOP_WITHIN_S", "Role", "Supervisor", "backoff_s", "lifeline", "of_ours"]
 
 log = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 9.0
 UNWELL_S = 30.0
 """Longest pause before such a one is tried again."""
-FAILING_DEATHS = 3
 SETTLED_S = 10.0
 """A child that lived this long has started well; its next restart is quick again."""
 
@@ -56,6 +56,17 @@ def of_ours(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "sfumato", *arguments)
 
 
+@contextmanager
+def lifeline() -> Iterator[int]:
+    """The end of a pipe for the children to hold; the other end closes with this process."""
+    theirs, ours = os.pipe()
+    try:
+        yield theirs
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
 @dataclass(slots=True)
 class Child:
     """A role's present process and its task."""
@@ -64,8 +75,9 @@ class Child:
     task: "asyncio.Task[None] | None" = None
     process: asyncio.subprocess.Process | None = None
     stopping: bool = field(default=False)
-    failing: str = ""
-    """How it ends again and again as soon as it has begun; "" when it does not."""
+    ends: int = 0
+    how: str = ""
+    """How often it has ended by itself, and how it did last."""
 
 
 def backoff_s(deaths: int, longest_s: float = 10.0) -> float:
@@ -122,9 +134,9 @@ class Supervisor:
             settled = not unwell and time.monotonic() - born > SETTLED_S
             deaths = 1 if settled else deaths + 1
             pause_s = backoff_s(deaths, UNWELL_S) if unwell else backoff_s(deaths)
-            how = "could not be started" if status is None else f"ended with status {status}"
-            child.failing = f"{how}, {deaths} times in a row" if deaths >= FAILING_DEATHS else ""
-            log.warning("%s %s; starting it again in %.1f s", child.role.name, how, pause_s)
+            child.ends += 1
+            child.how = "could not be started" if status is None else f"ended with status {status}"
+            log.warning("%s %s; starting it again in %.1f s", child.role.name, child.how, pause_s)
             await asyncio.sleep(pause_s)
             count("sfumato_restarts_total", role=child.role.name.partition(" ")[0])
 

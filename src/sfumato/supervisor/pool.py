@@ -17,12 +17,12 @@ from uuid import uuid4
 
 from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError
-from sfumato.core.scaling import Offers, Placement
+from sfumato.core.scaling import Ends, Offers, Placement
 from sfumato.models.registry import Model, Registry, Scaling
-from sfumato.process import NOT_NEEDED
+from sfumato.process import NOT_NEEDED, any_set
 from sfumato.supervisor.keeping import STOP_WITHIN_S, Role, Supervisor, of_ours
 
-__all__ = ["Offer", "Pool", "Room", "keep_pool", "room_for", "with_room"]
+__all__ = ["Offer", "Pool", "Room", "keep_pool", "prepared", "room_for"]
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +70,18 @@ def _takes_gpu(model: Model) -> bool:
     return model.backend == "diffusers" and model.device != "cpu"
 
 
-def with_room(settings: Settings, room: Room, models: Sequence[Model]) -> Settings:
-    """The settings for this host's roles, with what it has for workers written out."""
-    return settings.model_copy(update={"workers": room.workers, "live_workers": max(1, room.places(models))})
+def prepared(settings: Settings) -> tuple[Settings, Registry, Room]:
+    """What a parent of workers begins with: the settings for its roles, with what this host has for workers written
+    out, the models, which are kept for a start with a broken models.toml, and that room itself.
+
+    Raises:
+        BadModels: models.toml is not right, or no model in it can be served.
+    """
+    registry = Registry.load(settings.models_file)
+    registry.keep(settings.last_models_file)
+    room = room_for(settings)
+    places = max(1, room.places(list(registry)))
+    return settings.model_copy(update={"workers": room.workers, "live_workers": places}), registry, room
 
 
 class Pool:
@@ -107,10 +116,13 @@ class Pool:
                 names.remove(name)
         self._start(models, {slug: len(names) for slug, names in running.items()}, wanted)
 
-    def troubles(self) -> Mapping[str, str]:
-        """Slug → why its workers end here as soon as they begin."""
-        children = [child for child in self._supervisor.children.values() if child.role.model and child.failing]
-        return {child.role.model.slug: f"its worker {child.failing}" for child in children if child.role.model}
+    def ends(self) -> Mapping[str, Ends]:
+        """Slug → how often its present workers have ended by themselves."""
+        found: dict[str, Ends] = {}
+        for child in self._supervisor.children.values():
+            if (model := child.role.model) is not None and child.ends:
+                found[model.slug] = Ends(child.ends, child.how).after(found.get(model.slug))
+        return found
 
     def _start(self, models: Sequence[Model], running: Mapping[str, int], wanted: Mapping[str, Placement]) -> None:
         """Start what is missing, one of each model in turn, while there is a free place."""
@@ -189,10 +201,9 @@ async def keep_pool(
                     if registry.refresh():
                         registry.keep(settings.last_models_file)
                         log.info("the models are now: %s", ", ".join(registry.names()))
-                offer.renew(room.places(list(registry)), pool.troubles(), clock())
+                offer.renew(room.places(list(registry)), pool.ends(), clock())
                 pool.adjust(list(registry), offer.wanted)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), ADJUST_EVERY_S)
+                await any_set(ADJUST_EVERY_S, stop)
             log.info("stopping; a second signal changes nothing")
         finally:
             await offer.withdraw()
@@ -214,7 +225,7 @@ class Offer:
         self._asked_at = self._offered_at = float("-inf")
         self.wanted: Mapping[str, Placement] = {}
 
-    def renew(self, places: int, troubles: Mapping[str, str], now: float) -> None:
+    def renew(self, places: int, ends: Mapping[str, Ends], now: float) -> None:
         """Take in what was read, and ask again when it is time (`now` in seconds of any clock)."""
         if self._asked is not None and self._asked.done():
             try:
@@ -226,11 +237,11 @@ class Offer:
             self._asked = None
         if self._asked is None and now - self._asked_at >= ASK_EVERY_S:
             self._asked_at = now
-            self._asked = asyncio.create_task(self._ask(places, troubles, now))
+            self._asked = asyncio.create_task(self._ask(places, ends, now))
 
-    async def _ask(self, places: int, troubles: Mapping[str, str], now: float) -> Mapping[str, Placement]:
+    async def _ask(self, places: int, ends: Mapping[str, Ends], now: float) -> Mapping[str, Placement]:
         if now - self._offered_at >= OFFER_EVERY_S:
-            await self._offers.offer(self._host, places, troubles)
+            await self._offers.offer(self._host, places, ends)
             self._offered_at = now
         return await self._offers.placed(self._host)
 

@@ -13,9 +13,10 @@ import socket
 import time
 from uuid import uuid4
 
+from sfumato.broker.tail import tail
 from sfumato.config import Settings
 from sfumato.core.errors import EngineDead, SfumatoError, TransientError
-from sfumato.core.events import Alive, Ended, Watched
+from sfumato.core.events import Alive, Ended, Event, Unreadable, Watched
 from sfumato.core.job import State
 from sfumato.core.ports import EventLog, WorkReceiver
 from sfumato.core.retry import RetryPolicy
@@ -140,23 +141,15 @@ class Worker:
                 await asyncio.wait_for(self._runner.changed.wait(), self._settings.beat_s - QUIET_S)
 
     async def _listen(self) -> None:
+        # Each job causes several events; a cancel may come a moment later, waking up for each of them costs more.
+        await tail(self._model.slug, self._events, self._heard, gather_s=GATHER_S)
+
+    def _heard(self, _position: int, event: Event | Unreadable) -> None:
         """Makes a cancel quick (that it holds is the outcome's doing), and knows who is watched."""
-        cursor: str | None = None
-        while True:
-            try:
-                cursor = await self._events.end() if cursor is None else cursor
-                batch = await self._events.follow(cursor, 500, wait_s=1.0)
-            except TransientError:
-                await asyncio.sleep(1.0)
-                continue
-            cursor = batch.cursor
-            for logged in batch.items:
-                if isinstance(logged.value, Ended):
-                    self._runner.abort(logged.value.job_id)
-                elif isinstance(logged.value, Watched):
-                    self._runner.watch(logged.value.job_id, logged.value.until)
-            # Each job causes several events; a cancel may come a moment later, waking up for each of them costs more.
-            await asyncio.sleep(GATHER_S)
+        if isinstance(event, Ended):
+            self._runner.abort(event.job_id)
+        elif isinstance(event, Watched):
+            self._runner.watch(event.job_id, event.until)
 
 
 async def _work(settings: Settings, model: Model) -> None:

@@ -25,7 +25,7 @@ def upgrade() -> None:
         "pools",
         Column("name", Text, primary_key=True),
         Column("places", Integer, nullable=False),
-        Column("troubles", Text, nullable=False),
+        Column("ends", Text, nullable=False),
         Column("at", Double, nullable=False),
     )
     op.create_table(
