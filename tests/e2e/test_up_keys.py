@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import Service, answered, picture_request
+from tests.service import Answer, Service, answered, picture_request
 from tests.support import poll
 
 DOCS = Path(__file__).parents[2] / "docs" / "how-to"
@@ -63,6 +63,31 @@ def test_the_first_key_closes_a_running_service_and_a_revoked_one_stops_within_3
         assert poll(lambda: status(key) == 200 and status() == 401, within_s=30)
         assert sfumato(service.data_dir, "keys", "revoke", key.split("_")[1]).returncode == 0
         assert poll(lambda: status(key) == 401, within_s=30)
+
+
+def test_quotas_count_the_jobs_of_a_real_service(tmp_path: Path, picture: bytes) -> None:
+    with Service(tmp_path) as service:
+        one_job = ["--in-flight", "1", "--per-day", "1000000000"]
+        key = sfumato(service.data_dir, "keys", "create", "alice", *one_job).stdout.strip()
+
+        def submit(**query: str) -> Answer:
+            request = picture_request(service.url, picture, model_name="quick", prompt="x", **query)
+            request.add_header("Authorization", f"Bearer {key}")
+            return answered(request)
+
+        slow = {"num_inference_steps": "50", "strength": "1"}
+        assert submit(**slow).status == 202
+        refused = submit()
+        assert refused.status == 429
+        assert refused.headers["RateLimit-Policy"] == '"jobs-in-flight";q=1'
+        assert poll(lambda: submit().status == 202, within_s=30)  # when the first one has ended
+
+        spent = sfumato(service.data_dir, "keys", "create", "alice", "--per-day", "1").stdout.strip()
+        request = picture_request(service.url, picture, model_name="quick", prompt="x")
+        request.add_header("Authorization", f"Bearer {spent}")
+        refused = answered(request)
+        assert refused.status == 429
+        assert refused.headers["RateLimit"].startswith('"pixel-steps";r=0;t=')
 
 
 @pytest.fixture

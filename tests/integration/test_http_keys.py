@@ -225,3 +225,13 @@ def test_a_gateway_that_never_read_the_keys_opens_to_nobody(tmp_path: Path) -> N
         keyring._keys, keyring._asked_at = None, float("-inf")
         problem(service.client.get("/api/jobs"), 503, "try-again")
         assert service.client.get("/healthz").status_code == 200
+
+
+def test_the_openapi_document_says_where_a_key_goes(service: GatewayService) -> None:
+    described = service.client.get("/openapi.json").json()
+    assert described["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    assert {"key": []} in described["security"]
+    unsecured = {
+        path for path, item in described["paths"].items() if any(each.get("security") == [] for each in item.values())
+    }
+    assert unsecured == OPEN & described["paths"].keys()

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,7 +21,7 @@ from sfumato.core.ports import Broker, JobRows, Outcomes
 from sfumato.core.scaling import DecisionReader
 from sfumato.gateway import problems
 from sfumato.gateway.context import Gateway, ObjectStore
-from sfumato.gateway.door import Door
+from sfumato.gateway.door import OPEN, Door
 from sfumato.gateway.events import EventRoutes
 from sfumato.gateway.intake import Intake
 from sfumato.gateway.jobs import JobRoutes
@@ -93,10 +93,27 @@ def create_app(
         app.include_router(routes.router())
     app.add_middleware(Lingering)
     problems.install(app)
+    _describe_keys(app)
     routes_of_all = Shortcut(app.build_middleware_stack(), submit.hot())
     app.middleware_stack = Door(routes_of_all, settings, gateway.keyring, Rates(settings.gateways), clock)
     app.state.gateway = gateway
     return app
+
+
+def _describe_keys(app: FastAPI) -> None:
+    """Let the OpenAPI document say where a key goes: wherever the door is not open to everybody."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        described: dict[str, Any] = plain()
+        described.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        described["security"] = [{"key": []}, {}]
+        for path in OPEN & described["paths"].keys():
+            for operation in described["paths"][path].values():
+                operation["security"] = []
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's own way to extend it
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from pydantic_core import to_json
 
 from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.job import Job, Priority, State, idempotent_job_id, uuid7
+from sfumato.core.keys import ApiKey
 from sfumato.gateway.asked import (
     Asked,
     AskedJson,
@@ -94,7 +95,7 @@ class SubmitRoutes:
         began = time.perf_counter()
         gateway, query = self._gateway, read_query(request.scope["query_string"])
         key = idempotency_key(request.headers.get("idempotency-key"))
-        await gateway.quotas.room(caller_of(request).key)
+        await self._room(caller_of(request), key)
         asked = parse(Asked, query, gateway.registry) if "model_name" in query else None
         if asked is not None:
             self._admitted(asked, caller_of(request))  # before the body is read
@@ -116,7 +117,7 @@ class SubmitRoutes:
         began = time.perf_counter()
         gateway = self._gateway
         key = idempotency_key(request.headers.get("idempotency-key"))
-        await gateway.quotas.room(caller_of(request).key)
+        await self._room(caller_of(request), key)
         max_bytes = gateway.settings.max_upload_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
         length = declared_length(request.headers.get("content-length"), max_bytes)
         with gateway.in_flight.holding(length):
@@ -133,7 +134,7 @@ class SubmitRoutes:
         gateway = self._gateway
         key = idempotency_key(request.headers.get("idempotency-key"))
         caller = caller_of(request)
-        await gateway.quotas.room(caller.key)
+        await self._room(caller, key)
         seen = await gateway.find(request, job_id, acting=True)
         if seen.outcome is None:
             raise Refusal("job-not-ended", "Only a job that has ended can be run again.")
@@ -192,6 +193,17 @@ class SubmitRoutes:
             raise _full(model, waiting.jobs, backlog_s(waiting, live.standing(model.slug)))
         return model
 
+    async def _room(self, caller: Caller, key: str | None) -> None:
+        """See that the caller may have one job more. Raises Refusal (quota-exceeded)."""
+        if caller.key is not None and caller.key.quota.counts_jobs:
+            job_id = "" if key is None else idempotent_job_id(caller.owner, key)
+            await self._gateway.quotas.room(self._limits(caller, job_id))
+
+    def _limits(self, caller: Caller, job_id: str) -> ApiKey | None:
+        """The key whose quotas a job needs room in, if any; what was accepted here before needs none again."""
+        key = caller.key
+        return key if key and key.quota.counts_jobs and self._gateway.live.row(job_id) is None else None
+
     async def _receive(self, request: Request) -> Form:
         limits, content_type = self._gateway.limits, request.headers.get("content-type", "")
         kind = _media_type(request)
@@ -231,9 +243,9 @@ class SubmitRoutes:
         )
         took_s = time.perf_counter() - began
         tracing = span("accept", request.headers.get("traceparent", ""), time.time() - took_s, job=submission.job_id)
-        limited = caller.key is not None and caller.key.quota.counts_jobs
-        cost = gateway.intake.cost(submission, now) if limited else 0
-        with gateway.quotas.taking(caller.key, submission.job_id, cost), gateway.live.accepting(model.slug), tracing:
+        limits = self._limits(caller, submission.job_id)
+        cost = gateway.intake.cost(submission, now) if limits else 0
+        with gateway.quotas.taking(limits, submission.job_id, cost), gateway.live.accepting(model.slug), tracing:
             accepted = await gateway.intake.accept(submission, now)
         if accepted.outcome is None:
             gateway.live.remember(model.slug, accepted.job, gateway.clock())
