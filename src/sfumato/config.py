@@ -53,6 +53,14 @@ class Settings(BaseSettings):
         description="Addresses and networks of the proxies before the gateway, comma separated: theirs is the word on "
         "a client's address and scheme. `*` trusts everyone.",
     )
+    auth: Literal["auto", "open", "keys"] = Field(
+        "auto",
+        description="Who may ask: `open`: everybody; `keys`: who has a key (`sfumato keys`); `auto`: who has a key, as "
+        "soon as there ever was one or SFUMATO_HOST is not loopback.",
+    )
+    gateways: int = Field(
+        1, ge=1, description="Gateways that share a key's requests a second: each lets its part through."
+    )
     models: Path | None = Field(
         None, description="models.toml or a plain model_names.txt; by default models.toml in the data folder, if there."
     )
@@ -227,6 +235,14 @@ class Settings(BaseSettings):
             except ValueError as error:
                 raise ValueError(f"{proxy!r} is no address or network, such as 10.0.0.7 or 10.0.0.0/24") from error
         return proxies
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the gateway is reached from this machine alone; a name that is no address is taken for not."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @property
     def rows_address(self) -> str | Path:

@@ -8,11 +8,13 @@ from typing import Any, Protocol
 
 from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError, TransientError, UnusableStore
+from sfumato.core.keys import KeyStore
 from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRecorder, JobRows, Outcomes
 from sfumato.core.scaling import Board, Offers
 from sfumato.storage import schema
 from sfumato.storage.database import Database
 from sfumato.storage.jobs import SqlJobs
+from sfumato.storage.keys import SqlKeys
 from sfumato.storage.scaling import SqlScaling
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "Ports",
     "ScalingStore",
     "check_logs",
+    "open_keys",
     "open_ports",
     "open_scaling",
     "servers_asked",
@@ -50,6 +53,7 @@ class Ports:
     outcomes: Outcomes
     rows: JobStore
     scaling: ScalingStore
+    keys: KeyStore
 
 
 @asynccontextmanager
@@ -64,7 +68,7 @@ async def open_ports(settings: Settings) -> AsyncIterator[Ports]:
         database = await stack.enter_async_context(_database(settings))
         broker = _broker(settings)
         stack.push_async_callback(broker.close)
-        yield Ports(broker, blobs, outcomes, SqlJobs(database), SqlScaling(database))
+        yield Ports(broker, blobs, outcomes, SqlJobs(database), SqlScaling(database), SqlKeys(database))
 
 
 @asynccontextmanager
@@ -76,6 +80,17 @@ async def open_scaling(settings: Settings) -> AsyncIterator[ScalingStore]:
     """
     async with _database(settings) as database:
         yield SqlScaling(database)
+
+
+@asynccontextmanager
+async def open_keys(settings: Settings) -> AsyncIterator[KeyStore]:
+    """The keys, alone: for who makes and revokes them.
+
+    Raises:
+        SfumatoError: the database can't be used; the message says why.
+    """
+    async with _database(settings) as database:
+        yield SqlKeys(database)
 
 
 async def check_logs(broker: Broker, settings: Settings, models: Sequence[str]) -> None:

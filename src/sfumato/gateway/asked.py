@@ -81,6 +81,7 @@ class ListAsked(BaseModel):
 
     model_name: str = ""
     status: State | None = None
+    owner: Annotated[str, Field(max_length=64)] = ""
     cursor: Annotated[str, Field(max_length=500)] = ""
     limit: Annotated[int, Field(ge=1, le=500)] = 50
 

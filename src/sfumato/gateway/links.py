@@ -50,10 +50,24 @@ class Links:
         good = [hmac.compare_digest(_sign(key, subject, identity, expiry), signature) for key in self._secrets]
         return any(good) and now < int(expiry)
 
+    def marked(self, owner: str, identity: str) -> str:
+        """`identity`, a random UUID, with its last part replaced by what binds it to `owner`."""
+        head = identity.rpartition("-")[0]
+        return f"{head}-{_mark(self._secrets[0], owner, head)}"
+
+    def is_marked(self, owner: str, identity: str) -> bool:
+        """Whether `marked` made this for `owner`."""
+        head, _, mark = identity.rpartition("-")
+        return any(hmac.compare_digest(_mark(key, owner, head), mark) for key in self._secrets)
+
 
 def _sign(secret: bytes, subject: str, identity: str, expiry: str) -> str:
     mac = hmac.digest(secret, f"{subject}:{identity}:{expiry}".encode(), hashlib.sha256)
     return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+
+
+def _mark(secret: bytes, owner: str, head: str) -> str:
+    return hmac.digest(secret, f"owner:{len(owner)}:{owner}:{head}".encode(), hashlib.sha256)[:6].hex()
 
 
 def kept_secret(file: Path) -> bytes:

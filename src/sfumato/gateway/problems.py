@@ -62,6 +62,9 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("bad-http", 400, "This is no HTTP request"),
             Case("bad-json", 400, "The body is not the JSON expected here"),
             Case("bad-multipart", 400, "The multipart body is broken or cut off"),
+            Case("key-in-address", 400, "A key stands in the address"),
+            Case("unauthorized", 401, "This needs a key"),
+            Case("forbidden", 403, "This key may not do that"),
             Case("unknown-model", 404, "No model has this name here"),
             Case("not-found", 404, "Nothing is stored under this id"),
             Case("no-such-route", 404, "This address does not exist"),
@@ -87,6 +90,8 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("too-many-pixels", 422, "The picture has more pixels than this service takes"),
             Case("unknown-parameter", 422, "A parameter has a name this service does not know"),
             Case("backlog-full", 429, "Too many jobs wait for this model"),
+            Case("quota-exceeded", 429, "The key has what it may have"),
+            Case("rate-exceeded", 429, "The key sends more requests than it may"),
             Case("too-many-requests", 429, "Too many requests come from this address"),
             Case("headers-too-large", 431, "The address and headers are larger than this service takes"),
             Case("internal-error", 500, "The service made a mistake"),
@@ -102,12 +107,21 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
 
 
 class Refusal(SfumatoError):
-    """A request this gateway does not serve: a slug of PROBLEMS, what to do, and members of its own for the answer."""
+    """A request this gateway does not serve: a slug of PROBLEMS, what to do, and headers and members for the answer."""
 
-    def __init__(self, slug: str, detail: str, *, retry_after_s: float | None = None, **members: Any) -> None:
+    def __init__(
+        self,
+        slug: str,
+        detail: str,
+        *,
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
         super().__init__(detail)
         self.case = PROBLEMS[slug]
         self.retry_after_s = retry_after_s
+        self.headers = headers or {}
         self.members = members
 
 
@@ -121,6 +135,7 @@ def answer(error: Exception) -> JSONResponse:
     slug, status, title, detail, members, retry_after_s = _read(error)
     count("sfumato_refusals_total", problem=slug)
     headers = {} if retry_after_s is None else {"Retry-After": str(max(1, round(retry_after_s)))}
+    headers |= error.headers if isinstance(error, Refusal) else {}
     if status == 410:
         headers["Cache-Control"] = "no-store"
     body = {"type": problem_type(slug), "title": title, "status": status, "detail": detail, **members}

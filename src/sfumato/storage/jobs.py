@@ -212,7 +212,9 @@ def _shown() -> Select[Any]:
 
 
 def _page(query: JobQuery) -> Select[Any]:
-    rows = _shown().where(jobs.c.owner == query.owner)
+    rows = _shown()
+    if query.owner is not None:
+        rows = rows.where(jobs.c.owner == query.owner)
     if query.model:
         rows = rows.where(jobs.c.model == query.model)
     if query.state is not None:

@@ -22,6 +22,7 @@ from sfumato.core.frozen import Frozen
 __all__ = [
     "REVISION",
     "Json",
+    "api_keys",
     "cursors",
     "decisions",
     "forgotten",
@@ -34,7 +35,7 @@ __all__ = [
     "pools",
 ]
 
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 """The migration that makes exactly these tables; a test compares both."""
 
 metadata: Final = MetaData()
@@ -75,6 +76,9 @@ jobs: Final = Table(
 )
 # Most rows have ended; the watch for expired ones must not pay for them.
 Index("jobs_due", jobs.c.due_at, sqlite_where=jobs.c.due_at.is_not(None), postgresql_where=jobs.c.due_at.is_not(None))
+# How many jobs an owner has is asked before each of his next ones is taken.
+_UNENDED: Final = jobs.c.due_at.is_not(None)
+Index("jobs_in_flight", jobs.c.owner, sqlite_where=_UNENDED, postgresql_where=_UNENDED)
 
 # Apart from jobs, because a job may be forgotten before its row is written.
 forgotten: Final = Table("forgotten", metadata, Column("job_id", Text, primary_key=True))
@@ -144,4 +148,21 @@ placements: Final = Table(
     Column("model", Text, primary_key=True),
     Column("replicas", Integer, nullable=False),
     Column("idlest", Text, nullable=False),
+)
+
+# Who may ask for what. Rows stay when they are revoked: a service that had a key once is never open by itself again.
+api_keys: Final = Table(
+    "api_keys",
+    metadata,
+    Column("prefix", Text, primary_key=True),
+    Column("digest", Text, nullable=False, comment="SHA-256 of the key, hex"),
+    Column("owner", Text, nullable=False),
+    Column("scopes", Text, nullable=False, comment="separated by spaces"),
+    Column("max_priority", Text, nullable=False),
+    Column("rate", Double, comment="requests a second"),
+    Column("in_flight", Integer, comment="jobs not ended"),
+    Column("per_day", BigInteger, comment="pixels × steps"),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
 )
