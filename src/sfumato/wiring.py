@@ -10,10 +10,13 @@ from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError, TransientError, UnusableStore
 from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRecorder, JobRows, Outcomes
 from sfumato.core.scaling import Board, Offers
+from sfumato.core.webhooks import Outbox, WebhookDesk
 from sfumato.storage import schema
 from sfumato.storage.database import Database
+from sfumato.storage.deliveries import SqlOutbox
 from sfumato.storage.jobs import SqlJobs
 from sfumato.storage.scaling import SqlScaling
+from sfumato.storage.webhooks import SqlWebhooks
 
 __all__ = [
     "JobStore",
@@ -50,6 +53,8 @@ class Ports:
     outcomes: Outcomes
     rows: JobStore
     scaling: ScalingStore
+    webhooks: WebhookDesk
+    outbox: Outbox
 
 
 @asynccontextmanager
@@ -64,7 +69,8 @@ async def open_ports(settings: Settings) -> AsyncIterator[Ports]:
         database = await stack.enter_async_context(_database(settings))
         broker = _broker(settings)
         stack.push_async_callback(broker.close)
-        yield Ports(broker, blobs, outcomes, SqlJobs(database), SqlScaling(database))
+        rows, scaling = SqlJobs(database), SqlScaling(database)
+        yield Ports(broker, blobs, outcomes, rows, scaling, SqlWebhooks(database), SqlOutbox(database))
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from sfumato.gateway.app import create_app
 from sfumato.gateway.context import ObjectStore
 from sfumato.models.registry import Registry
 from tests.memory_scaling import MemoryScaling
+from tests.memory_webhooks import MemoryWebhooks
 from tests.sample_pictures import picture
 from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryRows, World
 
@@ -56,6 +57,7 @@ class GatewayService:
     world: World
     faults: _Faults
     scaling: MemoryScaling
+    webhooks: MemoryWebhooks
 
     def submit(self, *, image: bytes | None = None, headers: dict[str, str] | None = None, **query: Any) -> Any:
         """POST /api/diffusion with a good picture and model, unless told otherwise."""
@@ -140,7 +142,7 @@ def gateway_service(
     world = World(clock=time.time, io=faults)
     stores = MemoryBroker(world), blobs(world), MemoryOutcomes(world), MemoryRows(world)
     plain = {"data_dir": folder, "max_upload_bytes": 200_000, "max_input_pixels": 1_000_000, "max_wait_s": 2.0}
-    scaling = MemoryScaling(time.time, faults)
-    app = create_app(load_settings(**(plain | settings)), Registry.load(models), *stores, scaling)
+    scaling, webhooks = MemoryScaling(time.time, faults), MemoryWebhooks(faults)
+    app = create_app(load_settings(**(plain | settings)), Registry.load(models), *stores, scaling, webhooks)
     with TestClient(app, raise_server_exceptions=False) as client:
-        yield GatewayService(app, client, world, faults, scaling)
+        yield GatewayService(app, client, world, faults, scaling, webhooks)
