@@ -289,3 +289,45 @@ def test_killed_recorder_loses_no_delivery_and_keeps_ids_and_order(tmp_path: Pat
         for job in jobs:
             firsts = list(dict.fromkeys(own.of(job)))
             assert firsts == ["job.started", "job.succeeded"]
+
+
+def test_what_happens_while_the_recorder_stands_still_is_told_after_in_order(tmp_path: Path) -> None:
+    with receiving() as own, Service(tmp_path, environment=ALLOWED) as service:
+        recorder = service.roles()["recorder"]
+        os.kill(recorder, signal.SIGSTOP)
+        links = {}
+        for _ in range(JOBS):
+            status, answer = post_picture(
+                service.url, picture(), model_name="quick", prompt="neon", **{"webhook_url": own.url}
+            )
+            assert status == 202, answer
+            links[answer["id"]] = answer["result_url"]
+        for link in links.values():
+            poll(lambda link=link: service.get(link)[0] == 200, within_s=60)  # type: ignore[misc]  # in this turn
+        assert own.got == []
+
+        os.kill(recorder, signal.SIGCONT)
+        poll(lambda: len(own.got) >= 2 * JOBS, within_s=60)
+
+        assert [own.of(job) for job in links] == [["job.started", "job.succeeded"]] * JOBS
+
+
+def test_two_recorders_send_nothing_twice(tmp_path: Path) -> None:
+    with receiving() as own, Service(tmp_path, environment=ALLOWED) as service:
+        data = {"SFUMATO_DATA_DIR": str(service.data_dir), "SFUMATO_PORT": "0"} | ALLOWED
+        environment = dict(os.environ) | data  # noqa: TID251 - the child's, handed through
+        log = (tmp_path / "second.log").open("wb")
+        with (
+            log,
+            subprocess.Popen([sys.executable, "-m", "sfumato", "recorder"], env=environment, stderr=log) as second,
+        ):
+            try:
+                poll(lambda: b"ready" in (tmp_path / "second.log").read_bytes(), within_s=30)
+                jobs = [submit(service, webhook_url=own.url) for _ in range(3 * JOBS)]
+                poll(lambda: len({each.id for each in own.got}) >= 2 * len(jobs), within_s=60)
+                assert second.poll() is None
+            finally:
+                second.kill()
+
+        assert len(own.got) == 2 * len(jobs)
+        assert [own.of(job) for job in jobs] == [["job.started", "job.succeeded"]] * len(jobs)
