@@ -297,9 +297,7 @@ def test_what_happens_while_the_recorder_stands_still_is_told_after_in_order(tmp
         os.kill(recorder, signal.SIGSTOP)
         links = {}
         for _ in range(JOBS):
-            status, answer = post_picture(
-                service.url, picture(), model_name="quick", prompt="neon", **{"webhook_url": own.url}
-            )
+            status, answer = post_picture(service.url, picture(), model_name="quick", webhook_url=own.url)
             assert status == 202, answer
             links[answer["id"]] = answer["result_url"]
         for link in links.values():
