@@ -11,11 +11,14 @@ from sfumato.core.errors import SfumatoError, TransientError, UnusableStore
 from sfumato.core.keys import KeyStore
 from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRecorder, JobRows, Outcomes
 from sfumato.core.scaling import Board, Offers
+from sfumato.core.webhooks import Outbox, WebhookDesk
 from sfumato.storage import schema
 from sfumato.storage.database import Database
+from sfumato.storage.deliveries import SqlOutbox
 from sfumato.storage.jobs import SqlJobs
 from sfumato.storage.keys import SqlKeys
 from sfumato.storage.scaling import SqlScaling
+from sfumato.storage.webhooks import SqlWebhooks
 
 __all__ = [
     "JobStore",
@@ -54,6 +57,8 @@ class Ports:
     rows: JobStore
     scaling: ScalingStore
     keys: KeyStore
+    webhooks: WebhookDesk
+    outbox: Outbox
 
 
 @asynccontextmanager
@@ -68,7 +73,8 @@ async def open_ports(settings: Settings) -> AsyncIterator[Ports]:
         database = await stack.enter_async_context(_database(settings))
         broker = _broker(settings)
         stack.push_async_callback(broker.close)
-        yield Ports(broker, blobs, outcomes, SqlJobs(database), SqlScaling(database), SqlKeys(database))
+        rows, scaling, keys = SqlJobs(database), SqlScaling(database), SqlKeys(database)
+        yield Ports(broker, blobs, outcomes, rows, scaling, keys, SqlWebhooks(database), SqlOutbox(database))
 
 
 @asynccontextmanager

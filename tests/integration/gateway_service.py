@@ -23,6 +23,7 @@ from sfumato.gateway.context import ObjectStore
 from sfumato.models.registry import Registry
 from tests.memory_keys import MemoryKeys
 from tests.memory_scaling import MemoryScaling
+from tests.memory_webhooks import MemoryWebhooks
 from tests.sample_pictures import picture
 from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryRows, World
 
@@ -60,6 +61,7 @@ class GatewayService:
     faults: _Faults
     scaling: MemoryScaling
     keys: MemoryKeys
+    webhooks: MemoryWebhooks
 
     def submit(self, *, image: bytes | None = None, headers: dict[str, str] | None = None, **query: Any) -> Any:
         """POST /api/diffusion with a good picture and model, unless told otherwise."""
@@ -158,7 +160,7 @@ def gateway_service(
     world = World(clock=time.time, io=faults)
     stores = MemoryBroker(world), blobs(world), MemoryOutcomes(world), MemoryRows(world)
     plain = {"data_dir": folder, "max_upload_bytes": 200_000, "max_input_pixels": 1_000_000, "max_wait_s": 2.0}
-    scaling, keys = MemoryScaling(time.time, faults), MemoryKeys(world)
-    app = create_app(load_settings(**(plain | settings)), Registry.load(models), *stores, scaling, keys)
+    scaling, keys, webhooks = MemoryScaling(time.time, faults), MemoryKeys(world), MemoryWebhooks(faults)
+    app = create_app(load_settings(**(plain | settings)), Registry.load(models), *stores, scaling, keys, webhooks)
     with TestClient(app, raise_server_exceptions=False) as client:
-        yield GatewayService(app, client, world, faults, scaling, keys)
+        yield GatewayService(app, client, world, faults, scaling, keys, webhooks)

@@ -17,8 +17,10 @@ from fastapi_offline import FastAPIOffline
 from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError
 from sfumato.core.keys import KeyStore
+from sfumato.core.links import Links
 from sfumato.core.ports import Broker, JobRows, Outcomes
 from sfumato.core.scaling import DecisionReader
+from sfumato.core.webhooks import WebhookDesk
 from sfumato.gateway import problems
 from sfumato.gateway.context import Gateway, ObjectStore
 from sfumato.gateway.door import OPEN, Door
@@ -27,7 +29,6 @@ from sfumato.gateway.intake import Intake
 from sfumato.gateway.jobs import JobRoutes
 from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.lingering import Lingering
-from sfumato.gateway.links import Links, kept_secret
 from sfumato.gateway.live import Live, follow
 from sfumato.gateway.protocol import BoundedHttp
 from sfumato.gateway.quotas import Quotas, Rates
@@ -35,8 +36,11 @@ from sfumato.gateway.service import ServiceRoutes
 from sfumato.gateway.shortcut import Shortcut
 from sfumato.gateway.submit import SubmitRoutes
 from sfumato.gateway.uploads import InFlight
+from sfumato.gateway.webhooks import WebhookRoutes
 from sfumato.models.registry import Registry
+from sfumato.net.addresses import Allowed
 from sfumato.process import begin_role, run, settle_memory
+from sfumato.storage.secrets import link_secrets
 from sfumato.wiring import check_logs, open_ports
 
 __all__ = ["create_app", "serve"]
@@ -55,6 +59,7 @@ def create_app(
     rows: JobRows,
     scaling: DecisionReader,
     keys: KeyStore,
+    webhooks: WebhookDesk,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The gateway as an ASGI app over these ports; `app.state.gateway` is its `Gateway`.
@@ -71,7 +76,9 @@ def create_app(
         outcomes=outcomes,
         rows=rows,
         scaling=scaling,
-        links=Links(_secrets(settings)),
+        webhooks=webhooks,
+        webhook_allow=Allowed.parse(settings.webhook_allow),
+        links=Links(link_secrets(settings.link_secrets.get_secret_value(), settings.data_dir)),
         intake=Intake(broker, blobs, outcomes, rows, settings.job_wait_s),
         live=live,
         keyring=Keyring(keys),
@@ -89,7 +96,7 @@ def create_app(
         redoc_url=None,
         swagger_ui_parameters={"validatorUrl": None},  # else the page sends its address to a checker on the internet
     )
-    for routes in (submit, JobRoutes(gateway), EventRoutes(gateway), ServiceRoutes(gateway)):
+    for routes in (submit, JobRoutes(gateway), EventRoutes(gateway), WebhookRoutes(gateway), ServiceRoutes(gateway)):
         app.include_router(routes.router())
     app.add_middleware(Lingering)
     problems.install(app)
@@ -126,11 +133,6 @@ async def _watching(gateway: Gateway) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _secrets(settings: Settings) -> list[bytes]:
-    given = [part.strip().encode() for part in settings.link_secrets.get_secret_value().split(",")]
-    return [part for part in given if part] or [kept_secret(settings.data_dir / "link-secret")]
 
 
 async def _follow_models(gateway: Gateway) -> None:
@@ -199,9 +201,8 @@ async def _serve(settings: Settings, fd: int | None) -> int:
     registry = Registry.load(settings.models_file, settings.last_models_file)
     async with open_ports(settings) as ports:
         await check_logs(ports.broker, settings, [model.slug for model in registry])
-        app = create_app(
-            settings, registry, ports.broker, ports.blobs, ports.outcomes, ports.rows, ports.scaling, ports.keys
-        )
+        stores = ports.blobs, ports.outcomes, ports.rows, ports.scaling, ports.keys, ports.webhooks
+        app = create_app(settings, registry, ports.broker, *stores)
         config = uvicorn.Config(
             app,
             host=settings.host,

@@ -12,18 +12,20 @@ from sfumato.config import Settings
 from sfumato.core.errors import NotFound
 from sfumato.core.events import JobRow
 from sfumato.core.job import State, model_slug
+from sfumato.core.links import Links
 from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRows, Outcomes
 from sfumato.core.scaling import DecisionReader
+from sfumato.core.webhooks import WebhookDesk
 from sfumato.gateway.asked import is_job_id
 from sfumato.gateway.callers import Caller, caller_of
 from sfumato.gateway.intake import Intake, input_key
 from sfumato.gateway.keyring import Keyring
-from sfumato.gateway.links import Links
 from sfumato.gateway.live import Live
 from sfumato.gateway.quotas import Quotas
 from sfumato.gateway.uploads import InFlight, Limits
 from sfumato.gateway.views import Estimate, JobLinks, Sighting, estimate
 from sfumato.models.registry import Registry
+from sfumato.net.addresses import Allowed
 
 __all__ = ["Gateway", "ObjectStore", "unknown_job"]
 
@@ -43,6 +45,8 @@ class Gateway:
     outcomes: Outcomes
     rows: JobRows
     scaling: DecisionReader
+    webhooks: WebhookDesk
+    webhook_allow: Allowed
     links: Links
     intake: Intake
     live: Live
@@ -67,9 +71,7 @@ class Gateway:
 
     def links_of(self, request: Request, job_id: str, created_at: float) -> JobLinks:
         """The job's addresses, good for as long as its result is kept."""
-        token = self.links.token("job", job_id, created_at + self.settings.result_keep_s)
-        job = f"{self.base_url(request)}/api/jobs/{job_id}"
-        return JobLinks(f"{job}/result?token={token}", f"{job}?token={token}", f"{job}/events?token={token}")
+        return self.links.of_job(self.base_url(request), job_id, created_at + self.settings.result_keep_s)
 
     def links_of_seen(self, request: Request, seen: Sighting) -> JobLinks:
         """The addresses of a job found."""

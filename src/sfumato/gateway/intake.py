@@ -18,6 +18,7 @@ from sfumato.core.job import InputPicture, Job, Outcome, Priority, State, model_
 from sfumato.core.keys import LOCAL
 from sfumato.core.params import ParamsRequest, Shape, evaluations
 from sfumato.core.ports import Blobs, Broker, EventSink, JobPublisher, JobRows, Outcomes
+from sfumato.core.webhooks import Hook
 from sfumato.gateway.pictures import PictureHeader
 from sfumato.gateway.problems import Refusal
 from sfumato.models.registry import Model
@@ -75,6 +76,9 @@ class Submission:
     header: PictureHeader
     metadata: dict[str, object]
     retry_of: str = ""
+    webhook_url: str = ""
+    webhook_events: tuple[Hook, ...] = ()
+    link_base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,9 @@ class Intake:
             ),
             metadata=submission.metadata,
             retry_of=submission.retry_of,
+            webhook_url=submission.webhook_url,
+            webhook_events=submission.webhook_events,
+            link_base=submission.link_base,
             traceparent=traceparent(),
         )
 
@@ -245,4 +252,5 @@ def _fingerprint(submission: Submission) -> str:
     asked = submission.asked.model_dump_json(exclude_none=True, include=set(ParamsRequest.model_fields))
     parts = [submission.model.name, submission.priority.value, asked, json.dumps(submission.metadata, sort_keys=True)]
     parts += [submission.retry_of] if submission.retry_of else []
+    parts += [submission.webhook_url, *submission.webhook_events] if submission.webhook_url else []
     return hashlib.sha256("\n".join((*parts, submission.picture.sha256)).encode()).hexdigest()

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from sfumato.core.errors import AlreadyExists, InvalidRequest, SfumatoError, TransientError, UnknownModel
-from sfumato.core.job import Problem
+from sfumato.core.shown import problem_of, problem_type
 from sfumato.models.registry import BrokenModel
 from sfumato.observability import count
 
@@ -82,6 +82,7 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("unsupported-picture", 415, "This is no picture of a type this service reads"),
             Case("animated-picture", 422, "The picture moves; only still pictures can be worked on"),
             Case("bad-cursor", 422, "The cursor is not one of ours"),
+            Case("bad-webhook", 422, "This is no address that webhooks go to"),
             Case("bad-idempotency-key", 422, "The Idempotency-Key is not usable"),
             Case("idempotency-mismatch", 422, "This Idempotency-Key was used for another request"),
             Case("invalid-parameters", 422, "A parameter is missing or out of range"),
@@ -125,11 +126,6 @@ class Refusal(SfumatoError):
         self.members = members
 
 
-def problem_type(slug: str) -> str:
-    """The `type` member of a problem."""
-    return f"urn:sfumato:problem:{slug}"
-
-
 def answer(error: Exception) -> JSONResponse:
     """The one answer to an error, whatever it is; unforeseen ones tell the caller nothing but that they happened."""
     slug, status, title, detail, members, retry_after_s = _read(error)
@@ -160,11 +156,6 @@ def _read(error: Exception) -> tuple[str, int, str, str, dict[str, Any], float |
         return case.slug, case.status, case.title, error.detail, {}, None
     case = PROBLEMS["internal-error"]
     return case.slug, case.status, case.title, "This is our fault and is in the service's log.", {}, None
-
-
-def problem_of(problem: Problem) -> dict[str, str]:
-    """Why a job failed, as it stands in job JSON."""
-    return {"type": problem_type(problem.slug), "title": problem.title, "detail": problem.detail}
 
 
 def install(app: FastAPI) -> None:

@@ -20,6 +20,7 @@ from sfumato.core.keys import ApiKey
 from sfumato.gateway.asked import (
     Asked,
     AskedJson,
+    hooks,
     idempotency_key,
     is_job_id,
     openapi_parameters,
@@ -44,6 +45,7 @@ from sfumato.gateway.uploads import (
     read_picture,
 )
 from sfumato.gateway.views import BLIND_RETRY_AFTER_S, Sighting, backlog_s, job_json, rfc3339
+from sfumato.gateway.webhooks import check_webhook
 from sfumato.models.registry import Model
 from sfumato.observability import count, observe, span
 
@@ -184,8 +186,10 @@ class SubmitRoutes:
         return JSONResponse({"id": upload_id, "media_type": header.media_type, **size})
 
     def _admitted(self, asked: Asked, caller: Caller) -> Model:
-        """The model, if it exists, has room for one more job, and the caller may ask for this priority."""
+        """The model, if it exists, has room for one more job, the caller may ask for this priority, and the job's
+        webhook may be sent."""
         _priority(asked, caller)
+        check_webhook(asked.webhook_url, asked.webhook_events, self._gateway.webhook_allow)
         model = self._gateway.registry.get(asked.model_name)
         live = self._gateway.live
         waiting = live.waiting(model.slug, self._gateway.clock())
@@ -240,6 +244,9 @@ class SubmitRoutes:
             header=header,
             metadata=asked.metadata,
             retry_of=retry_of,
+            webhook_url=asked.webhook_url,
+            webhook_events=hooks(asked.webhook_events),
+            link_base=gateway.base_url(request),
         )
         took_s = time.perf_counter() - began
         tracing = span("accept", request.headers.get("traceparent", ""), time.time() - took_s, job=submission.job_id)
@@ -327,6 +334,8 @@ def _asked_again(job: Job) -> Asked:
         model_name=job.model,
         priority=job.priority,
         metadata=job.metadata,
+        webhook_url=job.webhook_url,
+        webhook_events=",".join(job.webhook_events),
         **job.params.model_dump(exclude=left_out),
     )
 

@@ -25,6 +25,8 @@ __all__ = [
     "api_keys",
     "cursors",
     "decisions",
+    "deliveries",
+    "endpoints",
     "forgotten",
     "jobs",
     "leases",
@@ -35,7 +37,7 @@ __all__ = [
     "pools",
 ]
 
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 """The migration that makes exactly these tables; a test compares both."""
 
 metadata: Final = MetaData()
@@ -166,3 +168,45 @@ api_keys: Final = Table(
     Column("expires_at", Double),
     Column("revoked_at", Double),
 )
+# Where an owner's events go. The secrets sign, so they are kept as they are: a list of [secret, until or null].
+endpoints: Final = Table(
+    "endpoints",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("events", Text, nullable=False),
+    Column("secrets", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("disabled_why", Text, nullable=False),
+    Index("endpoints_of_owner", "owner"),
+)
+
+# One event of one job for one endpoint. `due_at` and `leased_until` are by the database's own clock.
+deliveries: Final = Table(
+    "deliveries",
+    metadata,
+    Column("id", Text, primary_key=True, comment="follows from job, event and endpoint"),
+    Column("job_id", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("position", BigInteger, nullable=False, comment="of the event in its log"),
+    Column("at", Double, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Double, nullable=False),
+    Column("leased_until", Double, nullable=False),
+    Column("receipt", Text, nullable=False, comment="whose lease it is"),
+    Column("last_status", Integer),
+    Column("last_error", Text, nullable=False),
+    Column("row", Json(JobRow), nullable=False, comment="the job right after the event"),
+    Index("deliveries_of_job", "job_id", "endpoint", "position"),
+    Index("deliveries_of_owner", "owner", "at", "id"),
+)
+_pending = deliveries.c.state == "pending"
+# Most have been delivered; the watch for due ones must not pay for them.
+Index("deliveries_due", deliveries.c.due_at, sqlite_where=_pending, postgresql_where=_pending)
