@@ -207,3 +207,26 @@ def test_jobs_from_before_there_were_keys_are_locals(service: GatewayService) ->
     problem(service.client.get(f"/api/jobs/{answer['id']}", headers=alice), 404, "not-found")
     service.end(answer["id"], State.SUCCEEDED)
     problem(service.client.get(f"/api/jobs/{answer['id']}/result", headers=alice), 404, "not-found")
+
+
+def test_another_owners_webhooks_are_not_there(service: GatewayService) -> None:
+    alice, bob = service.key("alice"), service.key("bob")
+    endpoints = "/api/webhooks/endpoints"
+    added = service.client.post(endpoints, json={"url": "https://receiver.example.com/"}, headers=alice)
+    assert added.status_code == 201, added.text
+    identity = added.json()["id"]
+
+    assert service.client.get(endpoints, headers=bob).json() == {"endpoints": []}
+    problem(service.client.delete(f"{endpoints}/{identity}", headers=bob), 404, "not-found")
+    problem(service.client.post(f"{endpoints}/{identity}/rotate", headers=bob), 404, "not-found")
+    problem(service.client.get(endpoints), 401, "unauthorized")
+
+    assert [each["id"] for each in service.client.get(endpoints, headers=alice).json()["endpoints"]] == [identity]
+
+
+def test_key_that_may_only_read_adds_no_webhook(service: GatewayService) -> None:
+    reader = service.key("alice", "read")
+    answer = service.client.post(
+        "/api/webhooks/endpoints", json={"url": "https://receiver.example.com/"}, headers=reader
+    )
+    problem(answer, 403, "forbidden")
