@@ -30,13 +30,15 @@ class MemoryWebhooks:
 
     async def remove(self, owner: str, endpoint: str) -> bool:
         await self._io("remove")
-        del owner
-        return self.made.pop(endpoint, None) is not None
+        if not self._is_mine(owner, endpoint):
+            return False
+        del self.made[endpoint]
+        return True
 
     async def rotate(self, owner: str, endpoint: str, secret: str, overlap_s: float) -> bool:
         await self._io("rotate")
-        del owner, overlap_s
-        if endpoint not in self.made:
+        del overlap_s
+        if not self._is_mine(owner, endpoint):
             return False
         self.made[endpoint][1].insert(0, secret)
         return True
@@ -51,3 +53,6 @@ class MemoryWebhooks:
         del owner
         found = next((each for each in self.kept if each.id == delivery), None)
         return None if found is None else replace(found, state=DeliveryState.PENDING)
+
+    def _is_mine(self, owner: str, endpoint: str) -> bool:
+        return endpoint in self.made and self.made[endpoint][0].owner == owner
