@@ -17,6 +17,7 @@ NAMES: Final = (
     "S3_SECRET_ACCESS_KEY",
     "GRAFANA_PASSWORD",
     "LINK_SECRETS",
+    "WEBHOOK_SECRETS",
     "KAFKA_CLUSTER_ID",
 )
 
@@ -25,6 +26,8 @@ def _value(name: str) -> str:
     if name == "KAFKA_CLUSTER_ID":
         # Kafka's own tools take an id that begins with a dash for an option of theirs.
         return next(text for text in _cluster_ids() if not text.startswith("-"))
+    if name == "WEBHOOK_SECRETS":
+        return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     # Hexadecimal: safe within an address, a shell and a YAML file alike.
     return secrets.token_hex(10 if name.endswith("_ID") else 24)
 

@@ -3,6 +3,7 @@
 Every field is described; docs/settings.md is written from these descriptions and a test fails when one is missing.
 """
 
+import base64
 import ipaddress
 import itertools
 import os
@@ -15,6 +16,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sfumato.core.errors import SfumatoError
+from sfumato.net.addresses import Allowed
 from sfumato.observability import sharing
 from sfumato.storage.s3_place import DEFAULT_REGION, S3Place
 
@@ -53,6 +55,14 @@ class Settings(BaseSettings):
         description="Addresses and networks of the proxies before the gateway, comma separated: theirs is the word on "
         "a client's address and scheme. `*` trusts everyone.",
     )
+    auth: Literal["auto", "open", "keys"] = Field(
+        "auto",
+        description="Who may ask: `open`: everybody; `keys`: who has a key (`sfumato keys`); `auto`: who has a key, as "
+        "soon as there ever was one or SFUMATO_HOST is not loopback.",
+    )
+    gateways: int = Field(
+        1, ge=1, description="Gateways that share a key's requests a second: each lets its part through."
+    )
     models: Path | None = Field(
         None, description="models.toml or a plain model_names.txt; by default models.toml in the data folder, if there."
     )
@@ -77,6 +87,17 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Secrets that sign links, comma separated: the first signs, all verify. By default one is made and "
         "kept in the data folder.",
+    )
+
+    webhook_secrets: SecretStr = Field(
+        SecretStr(""),
+        description="Secrets that sign the webhooks of single jobs, comma separated, as `whsec_<base64>`: all of them "
+        "sign, so that a receiver may know any. By default one is made and kept in the data folder (webhook-secret).",
+    )
+    webhook_allow: str = Field(
+        "",
+        description="Networks and host names, comma separated, that webhooks may go to although they are not on the "
+        "public internet, such as `10.0.0.0/8,receiver`.",
     )
 
     result_delivery: Literal["proxy", "redirect"] = Field(
@@ -227,6 +248,32 @@ class Settings(BaseSettings):
             except ValueError as error:
                 raise ValueError(f"{proxy!r} is no address or network, such as 10.0.0.7 or 10.0.0.0/24") from error
         return proxies
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _reachable(cls, allowed: str) -> str:
+        Allowed.parse(allowed)
+        return allowed
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _standard(cls, given: SecretStr) -> SecretStr:
+        for secret in filter(None, (each.strip() for each in given.get_secret_value().split(","))):
+            try:
+                key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+            except ValueError:
+                key = b""
+            if not secret.startswith("whsec_") or len(key) < 24:
+                raise ValueError("must be whsec_ and the base64 of 24 or more random bytes, each of them")
+        return given
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the gateway is reached from this machine alone; a name that is no address is taken for not."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @property
     def rows_address(self) -> str | Path:

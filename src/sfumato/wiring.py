@@ -8,12 +8,17 @@ from typing import Any, Protocol
 
 from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError, TransientError, UnusableStore
+from sfumato.core.keys import KeyStore
 from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRecorder, JobRows, Outcomes
 from sfumato.core.scaling import Board, Offers
+from sfumato.core.webhooks import Outbox, WebhookDesk
 from sfumato.storage import schema
 from sfumato.storage.database import Database
+from sfumato.storage.deliveries import SqlOutbox
 from sfumato.storage.jobs import SqlJobs
+from sfumato.storage.keys import SqlKeys
 from sfumato.storage.scaling import SqlScaling
+from sfumato.storage.webhooks import SqlWebhooks
 
 __all__ = [
     "JobStore",
@@ -21,6 +26,7 @@ __all__ = [
     "Ports",
     "ScalingStore",
     "check_logs",
+    "open_keys",
     "open_ports",
     "open_scaling",
     "servers_asked",
@@ -50,6 +56,9 @@ class Ports:
     outcomes: Outcomes
     rows: JobStore
     scaling: ScalingStore
+    keys: KeyStore
+    webhooks: WebhookDesk
+    outbox: Outbox
 
 
 @asynccontextmanager
@@ -64,7 +73,8 @@ async def open_ports(settings: Settings) -> AsyncIterator[Ports]:
         database = await stack.enter_async_context(_database(settings))
         broker = _broker(settings)
         stack.push_async_callback(broker.close)
-        yield Ports(broker, blobs, outcomes, SqlJobs(database), SqlScaling(database))
+        rows, scaling, keys = SqlJobs(database), SqlScaling(database), SqlKeys(database)
+        yield Ports(broker, blobs, outcomes, rows, scaling, keys, SqlWebhooks(database), SqlOutbox(database))
 
 
 @asynccontextmanager
@@ -76,6 +86,17 @@ async def open_scaling(settings: Settings) -> AsyncIterator[ScalingStore]:
     """
     async with _database(settings) as database:
         yield SqlScaling(database)
+
+
+@asynccontextmanager
+async def open_keys(settings: Settings) -> AsyncIterator[KeyStore]:
+    """The keys, alone: for who makes and revokes them.
+
+    Raises:
+        SfumatoError: the database can't be used; the message says why.
+    """
+    async with _database(settings) as database:
+        yield SqlKeys(database)
 
 
 async def check_logs(broker: Broker, settings: Settings, models: Sequence[str]) -> None:

@@ -300,6 +300,12 @@ async def test_list_holds_only_what_was_asked_for(stores: RowStores) -> None:
         await rows.record([*published([mine, others, other_model, over]), RowChange(event=ended(over), position=1)], {})
 
         assert {job for job, _ in await states(rows)} == {mine.id, other_model.id, over.id}
+        assert {job for job, _ in await states(rows, JobQuery(owner=None))} == {
+            mine.id,
+            others.id,
+            other_model.id,
+            over.id,
+        }
         assert await states(rows, JobQuery(owner="local", model="sketch")) == [(other_model.id, State.QUEUED)]
         assert await states(rows, JobQuery(owner="local", state=State.CANCELED)) == [(over.id, State.CANCELED)]
 

@@ -1,5 +1,6 @@
 """A whole gateway over ports in memory: what the HTTP tests talk to, and hands to play the other roles with."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +17,13 @@ from sfumato.config import load_settings
 from sfumato.core.errors import TransientError
 from sfumato.core.events import Alive, Ended, Running, Standing, Started, new_row
 from sfumato.core.job import Job, Outcome, Picture, Problem, State
+from sfumato.core.keys import ApiKey, Scope, key_text
 from sfumato.gateway.app import create_app
 from sfumato.gateway.context import ObjectStore
 from sfumato.models.registry import Registry
+from tests.memory_keys import MemoryKeys
 from tests.memory_scaling import MemoryScaling
+from tests.memory_webhooks import MemoryWebhooks
 from tests.sample_pictures import picture
 from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryRows, World
 
@@ -56,6 +60,8 @@ class GatewayService:
     world: World
     faults: _Faults
     scaling: MemoryScaling
+    keys: MemoryKeys
+    webhooks: MemoryWebhooks
 
     def submit(self, *, image: bytes | None = None, headers: dict[str, str] | None = None, **query: Any) -> Any:
         """POST /api/diffusion with a good picture and model, unless told otherwise."""
@@ -69,6 +75,20 @@ class GatewayService:
         assert response.status_code == 202, response.text
         answer: dict[str, Any] = response.json()
         return answer
+
+    def key(self, owner: str = "alice", *scopes: str, **more: Any) -> dict[str, str]:
+        """The header that shows a new key of this owner, for `submit` and `read` unless told otherwise."""
+        text = key_text(os.urandom(37))
+        wanted = [Scope(each) for each in scopes or ("submit", "read")]
+        key = ApiKey.of(text, owner, wanted, time.time(), **more)
+        self.keys.kept[key.prefix] = key
+        self.read_keys()
+        return {"Authorization": f"Bearer {text}"}
+
+    def read_keys(self) -> None:
+        """Let the gateway read the keys again now."""
+        assert self.client.portal is not None
+        self.client.portal.call(self.app.state.gateway.keyring.refresh)
 
     def published(self, model: str = MODEL) -> list[Job]:
         """The messages in the model's jobs log."""
@@ -140,7 +160,7 @@ def gateway_service(
     world = World(clock=time.time, io=faults)
     stores = MemoryBroker(world), blobs(world), MemoryOutcomes(world), MemoryRows(world)
     plain = {"data_dir": folder, "max_upload_bytes": 200_000, "max_input_pixels": 1_000_000, "max_wait_s": 2.0}
-    scaling = MemoryScaling(time.time, faults)
-    app = create_app(load_settings(**(plain | settings)), Registry.load(models), *stores, scaling)
+    scaling, keys, webhooks = MemoryScaling(time.time, faults), MemoryKeys(world), MemoryWebhooks(faults)
+    app = create_app(load_settings(**(plain | settings)), Registry.load(models), *stores, scaling, keys, webhooks)
     with TestClient(app, raise_server_exceptions=False) as client:
-        yield GatewayService(app, client, world, faults, scaling)
+        yield GatewayService(app, client, world, faults, scaling, keys, webhooks)

@@ -339,7 +339,7 @@ class MemoryRows:
             row
             for row in self._world.rows.values()
             if row.id not in self._world.hidden
-            and row.job.owner == query.owner
+            and query.owner in (None, row.job.owner)
             and query.model in ("", row.job.model)
             and query.state in (None, row.state)
             and (not query.cursor or (row.job.created_at, row.id) < self._place(query.cursor))

@@ -31,3 +31,10 @@ def test_every_test_that_the_protocol_page_names_exists() -> None:
     named = re.findall(r"`(?:tests/simulation/)?(test_\w+\.py)(?:::(\w+))?`", page)
     assert named
     assert [(file, test) for file, test in named if f"def {test}" not in tests.get(file, "")] == []
+
+
+def test_every_test_that_the_security_page_names_exists() -> None:
+    tests = {path.name: path.read_text() for path in DOCS.parent.joinpath("tests").rglob("test_*.py")}
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", (DOCS / "security.md").read_text())
+    assert named
+    assert [(file, test) for file, test in named if f"def {test}" not in tests.get(file, "")] == []

@@ -11,7 +11,9 @@ from sfumato.gateway.app import create_app
 from sfumato.gateway.asked import AskedJson, ListAsked
 from sfumato.gateway.problems import PROBLEMS
 from sfumato.models.registry import Registry
+from tests.memory_keys import MemoryKeys
 from tests.memory_scaling import MemoryScaling
+from tests.memory_webhooks import MemoryWebhooks
 from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryRows, World
 from tests.support import NOW
 
@@ -23,7 +25,8 @@ SLUG = re.compile(r"slug=\"([a-z-]+)\"")
 def test_every_route_is_documented(tmp_path: Path) -> None:
     world = World(clock=lambda: NOW)
     stores = MemoryBroker(world), MemoryBlobs(world), MemoryOutcomes(world), MemoryRows(world)
-    app = create_app(load_settings(data_dir=tmp_path), Registry.load(None), *stores, MemoryScaling(lambda: NOW))
+    others = MemoryScaling(lambda: NOW), MemoryKeys(world), MemoryWebhooks()
+    app = create_app(load_settings(data_dir=tmp_path), Registry.load(None), *stores, *others)
     routes = {f"{method.upper()} {path}" for path, item in app.openapi()["paths"].items() for method in item}
     assert routes == set(re.findall(r"^\| `([A-Z]+ /\S+)` \|", PAGE, re.MULTILINE))
 

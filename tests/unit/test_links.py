@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sfumato.gateway.links import Links, NoSecret, kept_secret
+from sfumato.core.links import Links
+from sfumato.storage.secrets import NoSecret, kept_secret
 from tests.support import NOW, job_id
 
 LINKS = Links([b"first secret"])

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli import bench, cluster, db, dead, doctor, explain, jobs, models, roles, simulate, storage, trace
+from sfumato.cli import bench, cluster, db, dead, doctor, explain, jobs, keys, models, roles, simulate, storage, trace
+from sfumato.cli.options import API_KEY
 from sfumato.cli.verb import Verbs
 from sfumato.core.errors import SfumatoError
 
@@ -38,11 +39,15 @@ def _say_version(asked: bool) -> None:
 
 @app.callback()
 def _sfumato(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Say which version this is.")
     ] = False,
+    # Hidden: a key on a command line is seen by everybody on the machine.
+    api_key: Annotated[str, typer.Option("--api-key", envvar="SFUMATO_API_KEY", hidden=True)] = "",
 ) -> None:
     """Options of the command itself; `version` has done its work when this is called."""
+    context.meta[API_KEY] = api_key
 
 
 jobs.add_to(app)
@@ -52,6 +57,7 @@ cluster.add_to(app)
 explain.add_to(app)
 dead.add_to(app)
 db.add_to(app)
+keys.add_to(app)
 bench.add_to(app)
 simulate.add_to(app)
 doctor.add_to(app)

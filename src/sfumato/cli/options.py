@@ -10,7 +10,18 @@ from sfumato.core.retry import RetryPolicy
 if TYPE_CHECKING:
     from sfumato.client import AsyncClient, Client
 
-__all__ = ["AsJson", "JobIdArgument", "Lifeline", "Out", "Places", "Url", "Workers", "async_client", "client"]
+__all__ = [
+    "API_KEY",
+    "AsJson",
+    "JobIdArgument",
+    "Lifeline",
+    "Out",
+    "Places",
+    "Url",
+    "Workers",
+    "async_client",
+    "client",
+]
 
 Url = Annotated[str, typer.Option("--url", envvar="SFUMATO_URL", help="Address of the service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
@@ -26,6 +37,8 @@ Places = Annotated[
     int | None, typer.Option(min=0, help="Most workers at once, of all models. By default one for each GPU, or enough.")
 ]
 
+API_KEY: Final = "sfumato.api_key"
+"""Where the command keeps the key for its verbs."""
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 PROMPT_PATIENCE: Final = RetryPolicy(max_attempts=4, first_s=0.2, factor=2.0)
 
@@ -34,11 +47,11 @@ def client(context: typer.Context, url: str) -> "Client":
     """A client for one call at a prompt: it gives up after about a second without an answer."""
     from sfumato.client import Client
 
-    return Client(url, transport=context.obj, patience=PROMPT_PATIENCE)
+    return Client(url, api_key=context.meta.get(API_KEY), transport=context.obj, patience=PROMPT_PATIENCE)
 
 
 def async_client(context: typer.Context, url: str) -> "AsyncClient":
     """A client for many pictures, with the usual patience."""
     from sfumato.client import AsyncClient
 
-    return AsyncClient(url, transport=context.obj)
+    return AsyncClient(url, api_key=context.meta.get(API_KEY), transport=context.obj)

@@ -10,7 +10,7 @@ import httpx
 
 from sfumato.client import flows
 from sfumato.client.flows import Asked
-from sfumato.client.http import DEFAULT_URL, ImageSource, arguments, base_url, image_of, lost, response
+from sfumato.client.http import DEFAULT_URL, ImageSource, arguments, authorization, base_url, image_of, lost, response
 from sfumato.client.messages import Flow, Found, Reply, Request, Sleep, Stream
 from sfumato.client.patience import PATIENCE, persistent
 from sfumato.client.views import JobInfo, ModelInfo, Result, ScaleInfo
@@ -25,14 +25,15 @@ T = TypeVar("T")
 class AsyncClient:
     """A Sfumato service, spoken to from asyncio. Many tasks may share one; close it, or use it in an `async with`.
 
-    `timeout_s` is the longest silence of one request (seconds), `patience` how requests are tried again. `transport`,
-    `sleep` and `now` are for tests.
+    `api_key` is shown to the service alone. `timeout_s` is the longest silence of one request (seconds), `patience` how
+    requests are tried again. `transport`, `sleep` and `now` are for tests.
     """
 
     def __init__(
         self,
         url: str = DEFAULT_URL,
         *,
+        api_key: str | None = None,
         timeout_s: float = 30.0,
         patience: RetryPolicy = PATIENCE,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -40,6 +41,7 @@ class AsyncClient:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._http = httpx.AsyncClient(base_url=base_url(url), transport=transport, follow_redirects=True)
+        self._shown = authorization(api_key)
         self._timeout_s, self._patience, self._sleep, self._now = timeout_s, patience, sleep, now
 
     async def __aenter__(self) -> Self:
@@ -145,7 +147,7 @@ class AsyncClient:
             return None
         sent_at = self._now()
         try:
-            answer = await self._http.request(**arguments(step, self._timeout_s))
+            answer = await self._http.request(**arguments(step, self._timeout_s, self._http.base_url, self._shown))
         except httpx.RequestError as error:
             return lost(step, self._http.base_url, error)
         return response(answer, sent_at, self._now())

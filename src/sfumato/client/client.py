@@ -9,7 +9,7 @@ import httpx
 
 from sfumato.client import flows
 from sfumato.client.flows import Asked
-from sfumato.client.http import DEFAULT_URL, ImageSource, arguments, base_url, image_of, lost, response
+from sfumato.client.http import DEFAULT_URL, ImageSource, arguments, authorization, base_url, image_of, lost, response
 from sfumato.client.messages import Conversation, Found, Reply, Request, Sleep
 from sfumato.client.patience import PATIENCE, persistent
 from sfumato.client.views import JobInfo, ModelInfo, Result, ScaleInfo
@@ -24,14 +24,15 @@ T = TypeVar("T")
 class Client:
     """A Sfumato service, spoken to synchronously. May be shared by threads; close it, or use it in a `with`.
 
-    `timeout_s` is the longest silence of one request (seconds), `patience` how requests are tried again. `transport`,
-    `sleep` and `now` are for tests.
+    `api_key` is shown to the service alone. `timeout_s` is the longest silence of one request (seconds), `patience` how
+    requests are tried again. `transport`, `sleep` and `now` are for tests.
     """
 
     def __init__(
         self,
         url: str = DEFAULT_URL,
         *,
+        api_key: str | None = None,
         timeout_s: float = 30.0,
         patience: RetryPolicy = PATIENCE,
         transport: httpx.BaseTransport | None = None,
@@ -39,6 +40,7 @@ class Client:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._http = httpx.Client(base_url=base_url(url), transport=transport, follow_redirects=True)
+        self._shown = authorization(api_key)
         self._timeout_s, self._patience, self._sleep, self._now = timeout_s, patience, sleep, now
 
     def __enter__(self) -> Self:
@@ -141,7 +143,7 @@ class Client:
     def _send(self, request: Request) -> Reply:
         sent_at = self._now()
         try:
-            answer = self._http.request(**arguments(request, self._timeout_s))
+            answer = self._http.request(**arguments(request, self._timeout_s, self._http.base_url, self._shown))
         except httpx.RequestError as error:
             return lost(request, self._http.base_url, error)
         return response(answer, sent_at, self._now())

@@ -1,6 +1,7 @@
 """Between the conversations' messages and httpx, for both shells. Nothing is sent here."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -9,7 +10,17 @@ import httpx
 from sfumato.client.messages import Image, Lost, Request, Response
 from sfumato.core.errors import InvalidRequest
 
-__all__ = ["DEFAULT_URL", "ImageSource", "Readable", "arguments", "base_url", "image_of", "lost", "response"]
+__all__ = [
+    "DEFAULT_URL",
+    "ImageSource",
+    "Readable",
+    "arguments",
+    "authorization",
+    "base_url",
+    "image_of",
+    "lost",
+    "response",
+]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
@@ -60,8 +71,23 @@ def base_url(url: str) -> httpx.URL:
     return parsed
 
 
-def arguments(request: Request, timeout_s: float) -> dict[str, Any]:
-    """Keyword arguments of httpx's `request` for this request."""
+def authorization(api_key: str | None) -> Mapping[str, str]:
+    """The header that shows the key.
+
+    Raises:
+        InvalidRequest: it can't be a key. What was given is not shown.
+    """
+    if not api_key:
+        return {}
+    if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
+        raise InvalidRequest("api_key is no key: it must be one word, as `sfumato keys create` printed it.")
+    return {"Authorization": f"Bearer {api_key}"}
+
+
+def arguments(request: Request, timeout_s: float, base: httpx.URL, shown: Mapping[str, str]) -> dict[str, Any]:
+    """Keyword arguments of httpx's `request` for this request; the key is `shown` to the service itself alone."""
+    asked = base.join(request.url)
+    ours = (asked.scheme, asked.host, asked.port) == (base.scheme, base.host, base.port)
     # No claim about the type: a name's ending may lie, and the service looks at the bytes anyway.
     image = request.image
     files = {"image": (image.name, image.data, "application/octet-stream")} if image else None
@@ -69,7 +95,7 @@ def arguments(request: Request, timeout_s: float) -> dict[str, Any]:
         "method": request.method,
         "url": request.url,
         "params": dict(request.query) or None,
-        "headers": dict(request.headers),
+        "headers": dict(request.headers) | (dict(shown) if ours else {}),
         "files": files,
         "timeout": httpx.Timeout(timeout_s, read=timeout_s + request.server_wait_s),
     }

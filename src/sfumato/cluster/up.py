@@ -140,6 +140,6 @@ def _start_gateway(roles: Supervisor, number: int, port: int) -> str:
     It opens the port itself: while it restarts, nginx is refused there and asks the other one at once. Held open by
     this parent, requests would wait for it to come back.
     """
-    place = (("SFUMATO_HOST", "127.0.0.1"), ("SFUMATO_PORT", str(port)))
+    place = (("SFUMATO_HOST", "127.0.0.1"), ("SFUMATO_PORT", str(port)), ("SFUMATO_GATEWAYS", str(GATEWAYS)))
     roles.start(Role(f"gateway {number}", of_ours("gateway"), stops=0, grace_s=3.0, environment=place))
     return f"127.0.0.1:{port}"

@@ -139,6 +139,10 @@ class Job(Frozen):
     input: InputPicture
     metadata: dict[str, Any] = Field(default_factory=dict)
     webhook_url: str = ""
+    webhook_events: tuple[str, ...] = ()
+    """What `webhook_url` is told of; all that there is when empty."""
+    link_base: str = ""
+    """What links to the job begin with, as its caller reached the service."""
     retry_of: str = ""
     traceparent: str = ""
     """The span in which it was accepted, as W3C's header of this name; "" where traces are off."""

@@ -326,9 +326,9 @@ class Outcomes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JobQuery:
-    """Which rows to list; newest first. `cursor` is a page's `next`, "" for the first page."""
+    """Which rows to list; newest first. `cursor` is a page's `next`, "" for the first page. No owner: everybody's."""
 
-    owner: str
+    owner: str | None
     model: str = ""
     state: State | None = None
     cursor: str = ""

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,23 +18,31 @@ from sfumato.broker.tail import tail
 from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError
 from sfumato.core.events import Event, Unreadable
+from sfumato.core.keys import KeyStore
+from sfumato.core.links import Links
 from sfumato.core.ports import Broker, JobRows, Outcomes
 from sfumato.core.scaling import DecisionReader
+from sfumato.core.webhooks import WebhookDesk
 from sfumato.gateway import problems
 from sfumato.gateway.context import Gateway, ObjectStore
+from sfumato.gateway.door import OPEN, Door
 from sfumato.gateway.events import EventRoutes
 from sfumato.gateway.intake import Intake
 from sfumato.gateway.jobs import JobRoutes
+from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.lingering import Lingering
-from sfumato.gateway.links import Links, kept_secret
 from sfumato.gateway.live import Live
 from sfumato.gateway.protocol import BoundedHttp
+from sfumato.gateway.quotas import Quotas, Rates
 from sfumato.gateway.service import ServiceRoutes
 from sfumato.gateway.shortcut import Shortcut
 from sfumato.gateway.submit import SubmitRoutes
 from sfumato.gateway.uploads import InFlight
+from sfumato.gateway.webhooks import WebhookRoutes
 from sfumato.models.registry import Registry
+from sfumato.net.addresses import Allowed
 from sfumato.process import any_set, begin_role, run, settle_memory
+from sfumato.storage.secrets import link_secrets
 from sfumato.wiring import check_logs, open_ports
 
 __all__ = ["create_app", "serve"]
@@ -52,6 +60,8 @@ def create_app(
     outcomes: Outcomes,
     rows: JobRows,
     scaling: DecisionReader,
+    keys: KeyStore,
+    webhooks: WebhookDesk,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """The gateway as an ASGI app over these ports; `app.state.gateway` is its `Gateway`.
@@ -59,6 +69,7 @@ def create_app(
     Raises:
         NoSecret: no link secret is set and none can be kept in the data folder.
     """
+    live = Live(silent_s=max(settings.takeover_s, 3 * settings.beat_s))
     gateway = Gateway(
         settings=settings,
         registry=registry,
@@ -67,41 +78,63 @@ def create_app(
         outcomes=outcomes,
         rows=rows,
         scaling=scaling,
-        links=Links(_secrets(settings)),
+        webhooks=webhooks,
+        webhook_allow=Allowed.parse(settings.webhook_allow),
+        links=Links(link_secrets(settings.link_secrets.get_secret_value(), settings.data_dir)),
         intake=Intake(broker, blobs, outcomes, rows, settings.job_wait_s),
-        live=Live(silent_s=max(settings.takeover_s, 3 * settings.beat_s)),
+        live=live,
+        keyring=Keyring(keys),
+        quotas=Quotas(keys, live.knows_ended, clock),
         in_flight=InFlight(settings.max_body_bytes_in_flight),
         stopping=asyncio.Event(),
         clock=clock,
     )
 
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(_follow_models(gateway))
-        yield
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-
     submit = SubmitRoutes(gateway)
     app = FastAPIOffline(
         title="Sfumato",
         description="Image-to-image generation.",
-        lifespan=lifespan,
+        lifespan=lambda _app: _watching(gateway),
         redoc_url=None,
         swagger_ui_parameters={"validatorUrl": None},  # else the page sends its address to a checker on the internet
     )
-    for routes in (submit, JobRoutes(gateway), EventRoutes(gateway), ServiceRoutes(gateway)):
+    for routes in (submit, JobRoutes(gateway), EventRoutes(gateway), WebhookRoutes(gateway), ServiceRoutes(gateway)):
         app.include_router(routes.router())
     app.add_middleware(Lingering)
     problems.install(app)
-    app.middleware_stack = Shortcut(app.build_middleware_stack(), submit.hot())
+    _describe_keys(app)
+    routes_of_all = Shortcut(app.build_middleware_stack(), submit.hot())
+    app.middleware_stack = Door(routes_of_all, settings, gateway.keyring, Rates(settings.gateways), clock)
     app.state.gateway = gateway
     return app
 
 
-def _secrets(settings: Settings) -> list[bytes]:
-    given = [part.strip().encode() for part in settings.link_secrets.get_secret_value().split(",")]
-    return [part for part in given if part] or [kept_secret(settings.data_dir / "link-secret")]
+def _describe_keys(app: FastAPI) -> None:
+    """Let the OpenAPI document say where a key goes: wherever the door is not open to everybody."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        described: dict[str, Any] = plain()
+        described.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        described["security"] = [{"key": []}, {}]
+        for path in OPEN & described["paths"].keys():
+            for operation in described["paths"][path].values():
+                operation["security"] = []
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's own way to extend it
+
+
+@asynccontextmanager
+async def _watching(gateway: Gateway) -> AsyncIterator[None]:
+    """The gateway follows what it must know: the models' events, the list of models, the keys."""
+    tasks = [asyncio.create_task(_follow_models(gateway))]
+    if gateway.settings.auth != "open":
+        tasks.append(asyncio.create_task(gateway.keyring.keep_fresh()))
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _follow_models(gateway: Gateway) -> None:
@@ -169,7 +202,8 @@ async def _serve(settings: Settings, fd: int | None) -> int:
     registry = Registry.load(settings.models_file, settings.last_models_file)
     async with open_ports(settings) as ports:
         await check_logs(ports.broker, settings, [model.slug for model in registry])
-        app = create_app(settings, registry, ports.broker, ports.blobs, ports.outcomes, ports.rows, ports.scaling)
+        stores = ports.blobs, ports.outcomes, ports.rows, ports.scaling, ports.keys, ports.webhooks
+        app = create_app(settings, registry, ports.broker, *stores)
         config = uvicorn.Config(
             app,
             host=settings.host,

@@ -15,14 +15,20 @@ from pydantic_core import ErrorDetails, from_json
 
 from sfumato.core.job import JobId, Priority, State
 from sfumato.core.params import ModelRules, ParamsRequest
+from sfumato.core.webhooks import DeliveryState, Hook
 from sfumato.gateway.problems import Refusal
 from sfumato.models.registry import Registry
+from sfumato.net.targets import MAX_URL_CHARS
 
 __all__ = [
     "Asked",
     "AskedJson",
+    "DeliveriesAsked",
+    "EndpointAsked",
     "EventsAsked",
     "ListAsked",
+    "RotateAsked",
+    "hooks",
     "idempotency_key",
     "is_job_id",
     "openapi_parameters",
@@ -37,6 +43,14 @@ JOB_ID: Final = TypeAdapter(JobId)
 UNREADABLE: Final = ("float_parsing", "int_parsing", "int_from_float", "int_parsing_size")
 
 
+def hooks(text: str) -> tuple[Hook, ...]:
+    """The webhook events of a comma separated list. Raises ValueError for one that does not exist."""
+    try:
+        return tuple(dict.fromkeys(Hook(part.strip()) for part in text.split(",") if part.strip()))
+    except ValueError:
+        raise ValueError(f"must be some of {', '.join(Hook)}, comma separated") from None
+
+
 class Asked(ParamsRequest):
     """A submission's parameters; `metadata` is a JSON object, echoed wherever the job is shown."""
 
@@ -45,6 +59,14 @@ class Asked(ParamsRequest):
     model_name: Annotated[str, Field(max_length=200)]
     priority: Priority = Priority.NORMAL
     metadata: dict[str, Any] = Field(default_factory=dict)
+    webhook_url: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
+    webhook_events: Annotated[str, Field(max_length=200)] = ""
+
+    @field_validator("webhook_events")
+    @classmethod
+    def _known_events(cls, given: str) -> str:
+        hooks(given)
+        return given
 
     @field_validator("prompt", "negative_prompt")
     @classmethod
@@ -81,6 +103,7 @@ class ListAsked(BaseModel):
 
     model_name: str = ""
     status: State | None = None
+    owner: Annotated[str, Field(max_length=64)] = ""
     cursor: Annotated[str, Field(max_length=500)] = ""
     limit: Annotated[int, Field(ge=1, le=500)] = 50
 
@@ -92,6 +115,34 @@ class EventsAsked(BaseModel):
 
     previews: bool = False
     token: str = ""
+
+
+class DeliveriesAsked(BaseModel):
+    """Which webhook deliveries to list."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: Annotated[str, Field(max_length=100)] = ""
+    state: DeliveryState | None = None
+    cursor: Annotated[str, Field(max_length=500)] = ""
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+
+
+class EndpointAsked(BaseModel):
+    """A new webhook endpoint; `events` are all that there are when empty."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: Annotated[str, Field(max_length=MAX_URL_CHARS)]
+    events: tuple[Hook, ...] = ()
+
+
+class RotateAsked(BaseModel):
+    """For how long the secrets of before sign beside the new one, in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    overlap_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 86_400.0
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -4,7 +4,7 @@ import asyncio
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from fastapi import Request
 
@@ -12,19 +12,22 @@ from sfumato.config import Settings
 from sfumato.core.errors import NotFound
 from sfumato.core.events import JobRow
 from sfumato.core.job import State, model_slug
+from sfumato.core.links import Links
 from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRows, Outcomes
 from sfumato.core.scaling import DecisionReader
+from sfumato.core.webhooks import WebhookDesk
 from sfumato.gateway.asked import is_job_id
-from sfumato.gateway.intake import Intake
-from sfumato.gateway.links import Links
+from sfumato.gateway.callers import Caller, caller_of
+from sfumato.gateway.intake import Intake, input_key
+from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.live import Live
+from sfumato.gateway.quotas import Quotas
 from sfumato.gateway.uploads import InFlight, Limits
 from sfumato.gateway.views import Estimate, JobLinks, Sighting, estimate
 from sfumato.models.registry import Registry
+from sfumato.net.addresses import Allowed
 
-__all__ = ["OWNER", "Gateway", "ObjectStore", "unknown_job"]
-
-OWNER: Final = "local"
+__all__ = ["Gateway", "ObjectStore", "unknown_job"]
 
 
 class ObjectStore(Blobs, BlobLinks, BlobSweep, Protocol):
@@ -42,9 +45,13 @@ class Gateway:
     outcomes: Outcomes
     rows: JobRows
     scaling: DecisionReader
+    webhooks: WebhookDesk
+    webhook_allow: Allowed
     links: Links
     intake: Intake
     live: Live
+    keyring: Keyring
+    quotas: Quotas
     in_flight: InFlight
     stopping: asyncio.Event
     clock: Callable[[], float]
@@ -64,24 +71,24 @@ class Gateway:
 
     def links_of(self, request: Request, job_id: str, created_at: float) -> JobLinks:
         """The job's addresses, good for as long as its result is kept."""
-        token = self.links.token("job", job_id, created_at + self.settings.result_keep_s)
-        job = f"{self.base_url(request)}/api/jobs/{job_id}"
-        return JobLinks(f"{job}/result?token={token}", f"{job}?token={token}", f"{job}/events?token={token}")
+        return self.links.of_job(self.base_url(request), job_id, created_at + self.settings.result_keep_s)
 
     def links_of_seen(self, request: Request, seen: Sighting) -> JobLinks:
         """The addresses of a job found."""
         return self.links_of(request, seen.job_id, seen.row.job.created_at if seen.row else self.clock())
 
     def holds_link(self, request: Request, job_id: str) -> bool:
-        """Whether the request carries the job's token; without one everything local is open, but nothing is proved.
+        """Whether the request carries the job's token; without one nothing is proved.
 
         Raises:
-            NotFound: the id is none of ours, or the token is wrong or expired.
+            NotFound: the id is none of ours, or the token is wrong or expired and there is no key beside it.
         """
         token = request.query_params.get("token")
-        if not is_job_id(job_id) or (token is not None and not self.links.opens(token, "job", job_id, self.clock())):
+        opens = token is not None and self.links.opens(token, "job", job_id, self.clock())
+        wrong = token is not None and not opens and caller_of(request).key is None
+        if wrong or not is_job_id(job_id):
             raise unknown_job()
-        return token is not None
+        return opens
 
     async def sight(self, job_id: str) -> Sighting:
         """What row and outcome say of a job; nothing at all is said of one that nobody recorded or ended yet."""
@@ -92,23 +99,31 @@ class Gateway:
             return Sighting(job_id, row, row.outcome)
         return Sighting(job_id, row, await self.outcomes.get(job_id))
 
-    async def find(self, request: Request, job_id: str) -> Sighting:
-        """The job the request may see. One that is not recorded yet is known by its link or by its input.
+    async def find(self, request: Request, job_id: str, *, acting: bool = False) -> Sighting:
+        """The job the request may see or, `acting`, change: a link shows a job, and changes it where all is open.
+
+        One that is not recorded yet is known by its link or by its input.
 
         Raises:
-            NotFound: there is none, or it was deleted.
+            NotFound: there is none, it was deleted, or it is not the caller's.
         """
-        linked = self.holds_link(request, job_id)
+        caller = caller_of(request)
+        linked = self.holds_link(request, job_id) and (caller.everything or not acting)
         seen = await self.sight(job_id)
-        known = seen.row or (linked and seen.outcome is None) or await self.has_input(job_id)
-        if not known:
+        shown = linked and (seen.row is not None or seen.outcome is None)
+        if not (shown or await self.belongs(seen, caller)):
             raise unknown_job()
         return seen
 
-    async def has_input(self, job_id: str) -> bool:
-        """Whether an input picture of this job is stored."""
-        async for _ in self.blobs.old(f"inputs/{job_id}/", before=float("inf")):
-            return True
+    async def belongs(self, seen: Sighting, caller: Caller) -> bool:
+        """Whether the job is there for the caller: by the owner in its row or, before there is one, by its input."""
+        if seen.row is not None:
+            return caller.sees(seen.row.job.owner)
+        job_id = seen.job_id
+        async for stored in self.blobs.old(f"inputs/{job_id}/", before=float("inf")):
+            digest = stored.key.rpartition("/")[2]
+            if caller.everything or (caller.owner and stored.key == input_key(caller.owner, job_id, digest)):
+                return True
         return False
 
     async def expect(self, seen: Sighting) -> Estimate | None:

@@ -15,14 +15,16 @@ from sfumato.core.errors import AlreadyExists, NotFound, TransientError
 from sfumato.core.events import Ended, Watched
 from sfumato.core.frozen import Frozen
 from sfumato.core.job import InputPicture, Job, Outcome, Priority, State, model_slug
+from sfumato.core.keys import LOCAL
 from sfumato.core.params import ParamsRequest, Shape, evaluations
 from sfumato.core.ports import Blobs, Broker, EventSink, JobPublisher, JobRows, Outcomes
+from sfumato.core.webhooks import Hook
 from sfumato.gateway.pictures import PictureHeader
 from sfumato.gateway.problems import Refusal
 from sfumato.models.registry import Model
 from sfumato.observability import bound_log, count, span, traceparent
 
-__all__ = ["Accepted", "Given", "Intake", "Submission", "Uploaded"]
+__all__ = ["Accepted", "Given", "Intake", "Submission", "Uploaded", "input_key"]
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,9 @@ class Submission:
     header: PictureHeader
     metadata: dict[str, object]
     retry_of: str = ""
+    webhook_url: str = ""
+    webhook_events: tuple[Hook, ...] = ()
+    link_base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,10 @@ class Intake:
             log.debug("accepted for %s, %s", job.model, job.priority)
         return Accepted(job)
 
+    def cost(self, submission: Submission, now: float) -> int:
+        """Pixels × steps of the job. Raises InvalidRequest when the model does not allow its parameters."""
+        return self._job(submission, now).cost
+
     async def cancel(self, job_id: str, now: float, model: str | None = None) -> Outcome:
         """End the job as canceled, unless it has ended; gives the outcome that holds.
 
@@ -171,7 +180,7 @@ class Intake:
             expires_at=created_at + self._job_wait_s,
             params=params,
             input=InputPicture(
-                key=f"inputs/{submission.job_id}/{picture.sha256}",
+                key=input_key(submission.owner, submission.job_id, picture.sha256),
                 media_type=header.media_type,
                 width=header.width,
                 height=header.height,
@@ -179,6 +188,9 @@ class Intake:
             ),
             metadata=submission.metadata,
             retry_of=submission.retry_of,
+            webhook_url=submission.webhook_url,
+            webhook_events=submission.webhook_events,
+            link_base=submission.link_base,
             traceparent=traceparent(),
         )
 
@@ -224,6 +236,12 @@ class Intake:
         return self._sinks.get(slug) or self._sinks.setdefault(slug, self._broker.events(slug))
 
 
+def input_key(owner: str, job_id: str, digest: str) -> str:
+    """Where a job's input is stored. It says whose it is, for a job that no row tells of yet."""
+    mark = "" if owner == LOCAL else f"{hashlib.sha256(owner.encode()).hexdigest()[:16]}/"
+    return f"inputs/{job_id}/{mark}{digest}"
+
+
 def _seed(job_id: str) -> int:
     """A seed for who gave none: the id's last 32 bits, random and the same when the same request comes again."""
     return int(job_id[-8:], 16)
@@ -234,4 +252,5 @@ def _fingerprint(submission: Submission) -> str:
     asked = submission.asked.model_dump_json(exclude_none=True, include=set(ParamsRequest.model_fields))
     parts = [submission.model.name, submission.priority.value, asked, json.dumps(submission.metadata, sort_keys=True)]
     parts += [submission.retry_of] if submission.retry_of else []
+    parts += [submission.webhook_url, *submission.webhook_events] if submission.webhook_url else []
     return hashlib.sha256("\n".join((*parts, submission.picture.sha256)).encode()).hexdigest()

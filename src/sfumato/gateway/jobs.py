@@ -9,7 +9,8 @@ from sfumato.core.errors import NotFound
 from sfumato.core.job import Outcome, State, model_slug
 from sfumato.core.ports import JobQuery
 from sfumato.gateway.asked import ListAsked, openapi_parameters, parse, read_query, wait_s
-from sfumato.gateway.context import OWNER, Gateway, unknown_job
+from sfumato.gateway.callers import Caller, caller_of
+from sfumato.gateway.context import Gateway, unknown_job
 from sfumato.gateway.problems import Refusal, problem_of
 from sfumato.gateway.views import Sighting, job_json, retry_after_s
 
@@ -50,18 +51,22 @@ class JobRoutes:
         # A broken model's jobs are there too, so only a name that nobody ever listed is refused.
         model = asked.model_name if asked.model_name in gateway.registry.troubles else ""
         model = model or (gateway.registry.get(asked.model_name).name if asked.model_name else "")
-        page = await gateway.rows.list(JobQuery(OWNER, model, asked.status, asked.cursor, asked.limit))
+        caller = caller_of(request)
+        page = await gateway.rows.list(
+            JobQuery(_owner(caller, asked.owner), model, asked.status, asked.cursor, asked.limit)
+        )
         jobs = []
         for row in page.rows:
             seen = Sighting(row.id, row, row.outcome)
             progress = gateway.live.progress(model_slug(row.job.model), row)
-            jobs.append(job_json(seen, gateway.links_of_seen(request, seen), None, progress))
+            shown = job_json(seen, gateway.links_of_seen(request, seen), None, progress)
+            jobs.append(shown | _whose(caller, seen))
         return JSONResponse({"jobs": jobs, "next": page.next or None}, headers=NO_STORE)
 
     async def cancel(self, request: Request, job_id: str) -> JSONResponse:
         """End the job as canceled; 409 when it has ended otherwise. Canceling twice is the same as once."""
         gateway = self._gateway
-        seen = await gateway.find(request, job_id)
+        seen = await gateway.find(request, job_id, acting=True)
         held = seen.outcome
         if held is None or held.state is State.CANCELED:
             held = await gateway.intake.cancel(job_id, gateway.clock(), seen.row.job.model if seen.row else None)
@@ -73,7 +78,7 @@ class JobRoutes:
     async def delete(self, request: Request, job_id: str) -> Response:
         """Delete an ended job with its pictures. Its outcome stays for a while, so that its link answers 410."""
         gateway = self._gateway
-        seen = await gateway.find(request, job_id)
+        seen = await gateway.find(request, job_id, acting=True)
         if seen.outcome is None:
             raise Refusal("job-not-ended", "Only a job that has ended can be deleted; cancel it first.")
         for prefix in (f"outputs/{job_id}/", f"inputs/{job_id}/"):
@@ -89,10 +94,10 @@ class JobRoutes:
         gateway = self._gateway
         linked = gateway.holds_link(request, job_id)
         wait = wait_s(request.headers.get("prefer"), gateway.settings.max_wait_s)
-        outcome = await gateway.outcomes.get(job_id)
-        if outcome is None:
+        outcome, caller = await gateway.outcomes.get(job_id), caller_of(request)
+        if outcome is None or not (linked or caller.everything):
             seen = await gateway.sight(job_id)
-            if not (seen.row or linked or await gateway.has_input(job_id)):
+            if not (linked or await gateway.belongs(seen, caller)):
                 raise unknown_job()
             outcome = seen.outcome or (await gateway.live.ended(job_id, wait, gateway.outcomes) if wait else None)
             if outcome is None:
@@ -142,7 +147,20 @@ class JobRoutes:
     async def _json(self, request: Request, seen: Sighting) -> dict[str, Any]:
         gateway = self._gateway
         progress = gateway.live.progress(model_slug(seen.row.job.model), seen.row) if seen.row else None
-        return job_json(seen, gateway.links_of_seen(request, seen), await gateway.expect(seen), progress)
+        shown = job_json(seen, gateway.links_of_seen(request, seen), await gateway.expect(seen), progress)
+        return shown | _whose(caller_of(request), seen)
+
+
+def _owner(caller: Caller, asked: str) -> str | None:
+    """Whose jobs to list; None: everybody's. Raises Refusal (forbidden) where others' are asked for."""
+    if not caller.everything and asked not in ("", caller.owner):
+        raise Refusal("forbidden", "Jobs of another owner need a key with the scope admin; this one has others.")
+    return asked or (None if caller.everything and caller.key else caller.owner)
+
+
+def _whose(caller: Caller, seen: Sighting) -> dict[str, str]:
+    """Who sees everybody's jobs is told whose this one is."""
+    return {"owner": seen.row.job.owner} if caller.everything and caller.key and seen.row else {}
 
 
 def _no_picture(outcome: Outcome) -> Refusal:

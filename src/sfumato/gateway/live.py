@@ -132,6 +132,11 @@ class Live:
         """The job as the log tells it, if it was accepted here and not long ago."""
         return self._rows.get(job_id)
 
+    def knows_ended(self, job_id: str) -> bool:
+        """Whether the log told of the end of a job accepted here."""
+        row = self._rows.get(job_id)
+        return row is not None and row.state.terminal
+
     def standing(self, slug: str) -> Standing | None:
         """The last word of the model's dispatcher."""
         return self._model(slug).seen.standing

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from sfumato.core.errors import AlreadyExists, InvalidRequest, SfumatoError, TransientError, UnknownModel
-from sfumato.core.job import Problem
+from sfumato.core.shown import problem_of, problem_type
 from sfumato.models.registry import BrokenModel
 from sfumato.observability import count
 
@@ -62,6 +62,9 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("bad-http", 400, "This is no HTTP request"),
             Case("bad-json", 400, "The body is not the JSON expected here"),
             Case("bad-multipart", 400, "The multipart body is broken or cut off"),
+            Case("key-in-address", 400, "A key stands in the address"),
+            Case("unauthorized", 401, "This needs a key"),
+            Case("forbidden", 403, "This key may not do that"),
             Case("unknown-model", 404, "No model has this name here"),
             Case("not-found", 404, "Nothing is stored under this id"),
             Case("no-such-route", 404, "This address does not exist"),
@@ -79,6 +82,7 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("unsupported-picture", 415, "This is no picture of a type this service reads"),
             Case("animated-picture", 422, "The picture moves; only still pictures can be worked on"),
             Case("bad-cursor", 422, "The cursor is not one of ours"),
+            Case("bad-webhook", 422, "This is no address that webhooks go to"),
             Case("bad-idempotency-key", 422, "The Idempotency-Key is not usable"),
             Case("idempotency-mismatch", 422, "This Idempotency-Key was used for another request"),
             Case("invalid-parameters", 422, "A parameter is missing or out of range"),
@@ -87,6 +91,8 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("too-many-pixels", 422, "The picture has more pixels than this service takes"),
             Case("unknown-parameter", 422, "A parameter has a name this service does not know"),
             Case("backlog-full", 429, "Too many jobs wait for this model"),
+            Case("quota-exceeded", 429, "The key has what it may have"),
+            Case("rate-exceeded", 429, "The key sends more requests than it may"),
             Case("too-many-requests", 429, "Too many requests come from this address"),
             Case("headers-too-large", 431, "The address and headers are larger than this service takes"),
             Case("internal-error", 500, "The service made a mistake"),
@@ -102,18 +108,22 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
 
 
 class Refusal(SfumatoError):
-    """A request this gateway does not serve: a slug of PROBLEMS, what to do, and members of its own for the answer."""
+    """A request this gateway does not serve: a slug of PROBLEMS, what to do, and headers and members for the answer."""
 
-    def __init__(self, slug: str, detail: str, *, retry_after_s: float | None = None, **members: Any) -> None:
+    def __init__(
+        self,
+        slug: str,
+        detail: str,
+        *,
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
         super().__init__(detail)
         self.case = PROBLEMS[slug]
         self.retry_after_s = retry_after_s
+        self.headers = headers or {}
         self.members = members
-
-
-def problem_type(slug: str) -> str:
-    """The `type` member of a problem."""
-    return f"urn:sfumato:problem:{slug}"
 
 
 def answer(error: Exception) -> JSONResponse:
@@ -121,6 +131,7 @@ def answer(error: Exception) -> JSONResponse:
     slug, status, title, detail, members, retry_after_s = _read(error)
     count("sfumato_refusals_total", problem=slug)
     headers = {} if retry_after_s is None else {"Retry-After": str(max(1, round(retry_after_s)))}
+    headers |= error.headers if isinstance(error, Refusal) else {}
     if status == 410:
         headers["Cache-Control"] = "no-store"
     body = {"type": problem_type(slug), "title": title, "status": status, "detail": detail, **members}
@@ -145,11 +156,6 @@ def _read(error: Exception) -> tuple[str, int, str, str, dict[str, Any], float |
         return case.slug, case.status, case.title, error.detail, {}, None
     case = PROBLEMS["internal-error"]
     return case.slug, case.status, case.title, "This is our fault and is in the service's log.", {}, None
-
-
-def problem_of(problem: Problem) -> dict[str, str]:
-    """Why a job failed, as it stands in job JSON."""
-    return {"type": problem_type(problem.slug), "title": problem.title, "detail": problem.detail}
 
 
 def install(app: FastAPI) -> None:

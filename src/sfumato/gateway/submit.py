@@ -15,10 +15,12 @@ from fastapi.responses import JSONResponse
 from pydantic_core import to_json
 
 from sfumato.core.errors import NotFound, TransientError
-from sfumato.core.job import Job, State, idempotent_job_id, uuid7
+from sfumato.core.job import Job, Priority, State, idempotent_job_id, uuid7
+from sfumato.core.keys import ApiKey
 from sfumato.gateway.asked import (
     Asked,
     AskedJson,
+    hooks,
     idempotency_key,
     is_job_id,
     openapi_parameters,
@@ -26,8 +28,9 @@ from sfumato.gateway.asked import (
     read_query,
     wait_s,
 )
-from sfumato.gateway.context import OWNER, Gateway
-from sfumato.gateway.intake import Accepted, Given, Submission, Uploaded
+from sfumato.gateway.callers import Caller, caller_of
+from sfumato.gateway.context import Gateway
+from sfumato.gateway.intake import Accepted, Given, Submission, Uploaded, input_key
 from sfumato.gateway.pictures import PictureHeader
 from sfumato.gateway.problems import Refusal
 from sfumato.gateway.shortcut import Handler
@@ -42,6 +45,7 @@ from sfumato.gateway.uploads import (
     read_picture,
 )
 from sfumato.gateway.views import BLIND_RETRY_AFTER_S, Sighting, backlog_s, job_json, rfc3339
+from sfumato.gateway.webhooks import check_webhook
 from sfumato.models.registry import Model
 from sfumato.observability import count, observe, span
 
@@ -93,9 +97,10 @@ class SubmitRoutes:
         began = time.perf_counter()
         gateway, query = self._gateway, read_query(request.scope["query_string"])
         key = idempotency_key(request.headers.get("idempotency-key"))
+        await self._room(caller_of(request), key)
         asked = parse(Asked, query, gateway.registry) if "model_name" in query else None
         if asked is not None:
-            self._admitted(asked)  # before the body is read
+            self._admitted(asked, caller_of(request))  # before the body is read
         length = declared_length(
             request.headers.get("content-length"), gateway.settings.max_upload_bytes, FORM_OVERHEAD_BYTES
         )
@@ -114,13 +119,14 @@ class SubmitRoutes:
         began = time.perf_counter()
         gateway = self._gateway
         key = idempotency_key(request.headers.get("idempotency-key"))
+        await self._room(caller_of(request), key)
         max_bytes = gateway.settings.max_upload_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
         length = declared_length(request.headers.get("content-length"), max_bytes)
         with gateway.in_flight.holding(length):
             body = await read_body(request.stream(), max_bytes, gateway.limits.stall_s)
             asked = parse(AskedJson, body, gateway.registry)
-            self._admitted(asked)
-            picture, header = await self._picture_of(asked.image)
+            self._admitted(asked, caller_of(request))
+            picture, header = await self._picture_of(asked.image, caller_of(request))
             accepted = await self._accept(request, asked, key, picture, header, began)
         return await self._answer(request, accepted)
 
@@ -129,23 +135,25 @@ class SubmitRoutes:
         began = time.perf_counter()
         gateway = self._gateway
         key = idempotency_key(request.headers.get("idempotency-key"))
-        seen = await gateway.find(request, job_id)
+        caller = caller_of(request)
+        await self._room(caller, key)
+        seen = await gateway.find(request, job_id, acting=True)
         if seen.outcome is None:
             raise Refusal("job-not-ended", "Only a job that has ended can be run again.")
         if seen.row is None:
             raise TransientError("The job has ended and is not recorded yet; try again in a moment.")
         job = seen.row.job
         asked = _asked_again(job)
-        self._admitted(asked)
-        picture = await self._input_of(job, key)
+        self._admitted(asked, caller)
+        picture = await self._input_of(job, caller.owner, key)
         header = PictureHeader(job.input.media_type, job.input.width, job.input.height)
         accepted = await self._accept(request, asked, key, picture, header, began, retry_of=job.id)
         return await self._answer(request, accepted)
 
-    async def _input_of(self, job: Job, key: str | None) -> Uploaded:
+    async def _input_of(self, job: Job, owner: str, key: str | None) -> Uploaded:
         """The job's input; or, where that is gone, what this very request took of it when it came before."""
         digest = job.input.key.rpartition("/")[2]
-        taken = [] if key is None else [f"inputs/{idempotent_job_id(OWNER, key)}/{digest}"]
+        taken = [] if key is None else [input_key(owner, idempotent_job_id(owner, key), digest)]
         for place in (job.input.key, *taken):
             with contextlib.suppress(NotFound):
                 stored = await self._gateway.blobs.head(place)
@@ -155,7 +163,7 @@ class SubmitRoutes:
     async def new_upload(self, request: Request) -> JSONResponse:
         """A place to put a picture: PUT it to `put_url` before `expires_at`, then name `id` in POST /api/jobs."""
         gateway, now = self._gateway, self._gateway.clock()
-        upload_id = uuid7(now, os.urandom(10))
+        upload_id = gateway.links.marked(caller_of(request).owner, uuid7(now, os.urandom(10)))
         expires_at = now + UPLOAD_LIFETIME_S
         put_url = await gateway.blobs.put_link(f"uploads/{upload_id}", UPLOAD_LIFETIME_S)
         if put_url is None:
@@ -177,14 +185,28 @@ class SubmitRoutes:
         size = {"width": header.width, "height": header.height, "size_bytes": len(received.data)}
         return JSONResponse({"id": upload_id, "media_type": header.media_type, **size})
 
-    def _admitted(self, asked: Asked) -> Model:
-        """The model, if it exists and has room for one more job."""
+    def _admitted(self, asked: Asked, caller: Caller) -> Model:
+        """The model, if it exists, has room for one more job, the caller may ask for this priority, and the job's
+        webhook may be sent."""
+        _priority(asked, caller)
+        check_webhook(asked.webhook_url, asked.webhook_events, self._gateway.webhook_allow)
         model = self._gateway.registry.get(asked.model_name)
         live = self._gateway.live
         waiting = live.waiting(model.slug, self._gateway.clock())
         if waiting.jobs >= model.max_backlog:
             raise _full(model, waiting.jobs, backlog_s(waiting, live.standing(model.slug)))
         return model
+
+    async def _room(self, caller: Caller, key: str | None) -> None:
+        """See that the caller may have one job more. Raises Refusal (quota-exceeded)."""
+        if caller.key is not None and caller.key.quota.counts_jobs:
+            job_id = "" if key is None else idempotent_job_id(caller.owner, key)
+            await self._gateway.quotas.room(self._limits(caller, job_id))
+
+    def _limits(self, caller: Caller, job_id: str) -> ApiKey | None:
+        """The key whose quotas a job needs room in, if any; what was accepted here before needs none again."""
+        key = caller.key
+        return key if key and key.quota.counts_jobs and self._gateway.live.row(job_id) is None else None
 
     async def _receive(self, request: Request) -> Form:
         limits, content_type = self._gateway.limits, request.headers.get("content-type", "")
@@ -209,31 +231,36 @@ class SubmitRoutes:
         began: float,
         retry_of: str = "",
     ) -> Accepted:
-        gateway, now = self._gateway, self._gateway.clock()
-        model = self._admitted(asked)
+        gateway, now, caller = self._gateway, self._gateway.clock(), caller_of(request)
+        model = self._admitted(asked, caller)
         submission = Submission(
-            job_id=uuid7(now, os.urandom(10)) if key is None else idempotent_job_id(OWNER, key),
+            job_id=uuid7(now, os.urandom(10)) if key is None else idempotent_job_id(caller.owner, key),
             keyed=key is not None,
-            owner=OWNER,
+            owner=caller.owner,
             model=model,
-            priority=asked.priority,
+            priority=_priority(asked, caller),
             asked=asked,
             picture=picture,
             header=header,
             metadata=asked.metadata,
             retry_of=retry_of,
+            webhook_url=asked.webhook_url,
+            webhook_events=hooks(asked.webhook_events),
+            link_base=gateway.base_url(request),
         )
         took_s = time.perf_counter() - began
         tracing = span("accept", request.headers.get("traceparent", ""), time.time() - took_s, job=submission.job_id)
-        with gateway.live.accepting(model.slug), tracing:
+        limits = self._limits(caller, submission.job_id)
+        cost = gateway.intake.cost(submission, now) if limits else 0
+        with gateway.quotas.taking(limits, submission.job_id, cost), gateway.live.accepting(model.slug), tracing:
             accepted = await gateway.intake.accept(submission, now)
         if accepted.outcome is None:
             gateway.live.remember(model.slug, accepted.job, gateway.clock())
-        count("sfumato_accepts_total", model=model.slug, priority=asked.priority.value)
+        count("sfumato_accepts_total", model=model.slug, priority=submission.priority.value)
         observe("sfumato_accept_seconds", time.perf_counter() - began, model=model.slug)
         return accepted
 
-    async def _picture_of(self, image: str) -> tuple[Given | Uploaded, PictureHeader]:
+    async def _picture_of(self, image: str, caller: Caller) -> tuple[Given | Uploaded, PictureHeader]:
         limits = self._gateway.limits
         if image.startswith("data:"):
             declared, data = _data_url(image)
@@ -243,6 +270,8 @@ class SubmitRoutes:
             return Given(received.data, received.sha256), received.header
         if not is_job_id(image):
             raise Refusal("missing-image", "image is neither an upload's id nor a data URL (data:image/png;base64,…).")
+        if not (caller.everything or self._gateway.links.is_marked(caller.owner, image)):
+            raise _no_upload()
         return await self._uploaded(f"uploads/{image}")
 
     async def _uploaded(self, key: str) -> tuple[Uploaded, PictureHeader]:
@@ -258,7 +287,7 @@ class SubmitRoutes:
                 whole = await blobs.get(key, limit_bytes=limits.max_bytes)
                 header = check_header(whole, "", limits.max_pixels)
         except NotFound:
-            raise NotFound("Nothing was uploaded under this id, or it expired; PUT the picture first.") from None
+            raise _no_upload() from None
         if header is None:
             raise Refusal("unsupported-picture", "The upload ends within its header.")
         return Uploaded(key, stored.etag, stored.size_bytes), header
@@ -279,6 +308,14 @@ class SubmitRoutes:
         return Response(body, 202, {"Location": links.status_url}, "application/json")
 
 
+def _priority(asked: Asked, caller: Caller) -> Priority:
+    return caller.priority(asked.priority, said="priority" in asked.model_fields_set)
+
+
+def _no_upload() -> NotFound:
+    return NotFound("Nothing was uploaded under this id, or it expired; PUT the picture first.")
+
+
 def _full(model: Model, waiting: int, eta_s: float | None) -> Refusal:
     """Too many wait: come again when there is room for one, as far as the model's pace is known."""
     if eta_s is None:
@@ -297,6 +334,8 @@ def _asked_again(job: Job) -> Asked:
         model_name=job.model,
         priority=job.priority,
         metadata=job.metadata,
+        webhook_url=job.webhook_url,
+        webhook_events=",".join(job.webhook_events),
         **job.params.model_dump(exclude=left_out),
     )
 

@@ -19,12 +19,18 @@ from sfumato.config import Settings
 from sfumato.core.errors import TransientError
 from sfumato.core.events import Ended, Event, JobEvent, Unreadable
 from sfumato.core.job import Job, Outcome, model_slug
+from sfumato.core.links import Links
 from sfumato.core.ports import Broker, EventLog, Follower, JobRecorder, JobsLog, Logged, Outcomes, RowChange
+from sfumato.core.webhooks import Outbox
 from sfumato.models.registry import Registry
+from sfumato.net.addresses import Allowed
+from sfumato.net.fetcher import Fetcher
 from sfumato.observability import begin, bound_log, count, gauge, observe
 from sfumato.process import any_set, begin_role, run, stop_on_signals
 from sfumato.recorder.lag import Lag
 from sfumato.recorder.sweep import Sweep, promised
+from sfumato.recorder.webhooks import ATTEMPT_S, Payloads, Sender
+from sfumato.storage.secrets import link_secrets, webhook_secrets
 from sfumato.wiring import open_ports
 
 __all__ = ["Place", "Recorder", "serve"]
@@ -67,6 +73,8 @@ class Recorder:
         self._begun = False
         self._unsaved: Counter[str] = Counter()
         self.lag = Lag()
+        self.changed = asyncio.Event()
+        """Set whenever rows changed; whoever waits for that clears it."""
         self._expire_at = 0.0
         self.watch(models)
 
@@ -114,6 +122,7 @@ class Recorder:
         if changes or self._unsaved[model] >= UNSAVED:
             await self._rows.record(changes, cursors)
             self._unsaved[model] = 0
+            self.changed.set()
             _measure(changes)
         self._cursors |= cursors
         # A whole batch is the sign that there is more.
@@ -200,15 +209,27 @@ async def _serve(settings: Settings) -> None:
     async with open_ports(settings) as ports:
         recorder = Recorder((model.slug for model in registry), ports.broker, ports.rows, ports.outcomes)
         sweep = Sweep(promised(settings), ports.blobs, ports.outcomes, ports.rows, ports.broker)
+        sender = _sender(settings, ports.outbox)
+        sender.bell = recorder.changed  # what is folded is owed in the same transaction
         log.info("ready: %d models", len(registry.names()))
         begin("sfumato_recorded_total", log="jobs")
         begin("sfumato_swept_total", kind="rows")
         async with asyncio.TaskGroup() as tasks:
-            beside = [_sweep_for_ever(sweep), _measure_for_ever(recorder.lag, settings.data_dir)]
+            beside = [_sweep_for_ever(sweep), _measure_for_ever(recorder.lag, settings.data_dir), sender.run()]
             running = [tasks.create_task(each) for each in beside]
             await _record_until(stop, recorder, registry)
             for task in running:
                 task.cancel()
+
+
+def _sender(settings: Settings, outbox: Outbox) -> Sender:
+    """Raises NoSecret when a secret is neither set nor can be kept in the data folder."""
+    links = Links(link_secrets(settings.link_secrets.get_secret_value(), settings.data_dir))
+    payloads = Payloads(links, settings.public_url, settings.result_keep_s)
+    fetcher = Fetcher(Allowed.parse(settings.webhook_allow), total_s=ATTEMPT_S)
+    return Sender(
+        outbox, fetcher, payloads, webhook_secrets(settings.webhook_secrets.get_secret_value(), settings.data_dir)
+    )
 
 
 async def _record_until(stop: asyncio.Event, recorder: Recorder, registry: Registry) -> None:

@@ -1,7 +1,5 @@
 """Job rows in SQL: what the recorder folds into them and what the gateway reads of them."""
 
-import base64
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +8,15 @@ from typing import Any, Final
 from sqlalchemy import Select, delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sfumato.core.errors import InvalidRequest
 from sfumato.core.events import JobEvent, JobRow, Unreadable, advance, decode_event, new_row
 from sfumato.core.job import Job, State
 from sfumato.core.ports import JobPage, JobQuery, RowChange
+from sfumato.core.webhooks import hook_of
+from sfumato.storage.cursors import cursor_behind, place_of
 from sfumato.storage.database import LONG_S, Database
+from sfumato.storage.deliveries import Telling, owe
 from sfumato.storage.tables import cursors as _cursors
-from sfumato.storage.tables import forgotten, jobs, parked, pending
+from sfumato.storage.tables import deliveries, forgotten, jobs, parked, pending
 
 __all__ = ["SqlJobs"]
 
@@ -48,7 +48,7 @@ class SqlJobs:
         async with self._database.read() as connection:
             rows: Sequence[JobRow] = (await connection.execute(_page(query))).scalars().all()
         page = rows[: query.limit]
-        return JobPage(page, _cursor_behind(page[-1].job) if len(rows) > query.limit else "")
+        return JobPage(page, cursor_behind(page[-1].job.created_at, page[-1].id) if len(rows) > query.limit else "")
 
     async def ahead(self, job: Job) -> int:
         """About how many jobs of its model wait before it (by priority, then time; counted up to 1,000)."""
@@ -108,6 +108,7 @@ class SqlJobs:
             # What somebody else has in hand is left for the next sweep.
             ids = (await connection.execute(ended.with_for_update(skip_locked=True))).scalars().all()
             await connection.execute(delete(forgotten).where(self._database.among(forgotten.c.job_id, ids)))
+            await connection.execute(delete(deliveries).where(self._database.among(deliveries.c.job_id, ids)))
             await connection.execute(delete(jobs).where(self._database.among(jobs.c.id, ids)))
         return len(ids)
 
@@ -122,10 +123,15 @@ class SqlJobs:
             await self._database.put(connection, jobs, created)
         before = await self._locked(connection, told)
         waited = await self._take_pending(connection, [row["id"] for row in created])
-        after = {job_id: _folded(row, [*waited[job_id], *told[job_id].events]) for job_id, row in before.items()}
+        tellings: list[Telling] = []
+        after = {
+            job_id: _folded(row, [*waited[job_id], *told[job_id].events], tellings) for job_id, row in before.items()
+        }
         changed = [_columns(row) for job_id, row in after.items() if row is not before[job_id]]
         if changed:
             await self._database.put(connection, jobs, changed, update=MOVING)
+        if tellings:
+            await owe(self._database, connection, tellings)
         early = [_waiting(*placed) for job_id, its in told.items() if job_id not in after for placed in its.events]
         if early:
             await self._database.put(connection, pending, early)
@@ -177,9 +183,12 @@ def _by_job(changes: Iterable[RowChange]) -> dict[str, _Told]:
     return dict(sorted(told.items()))
 
 
-def _folded(row: JobRow, placed: Iterable[_Placed]) -> JobRow:
+def _folded(row: JobRow, placed: Iterable[_Placed], tellings: list[Telling]) -> JobRow:
+    """The row after these events; what they give webhooks to tell is put into `tellings`."""
     for position, event in sorted(placed, key=lambda each: each[0]):
-        row = advance(row, event, position)
+        before, row = row, advance(row, event, position)
+        if (hook := hook_of(before, row)) is not None:
+            tellings.append(Telling(hook, row, position, event.at))
     return row
 
 
@@ -212,31 +221,14 @@ def _shown() -> Select[Any]:
 
 
 def _page(query: JobQuery) -> Select[Any]:
-    rows = _shown().where(jobs.c.owner == query.owner)
+    rows = _shown()
+    if query.owner is not None:
+        rows = rows.where(jobs.c.owner == query.owner)
     if query.model:
         rows = rows.where(jobs.c.model == query.model)
     if query.state is not None:
         rows = rows.where(jobs.c.state == query.state.value)
     if query.cursor:
-        rows = rows.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*_place(query.cursor)))
+        rows = rows.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*place_of(query.cursor)))
     # One more than asked tells whether there is a next page.
     return rows.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(query.limit + 1)
-
-
-def _cursor_behind(job: Job) -> str:
-    return base64.urlsafe_b64encode(f"{job.created_at!r} {job.id}".encode()).decode().rstrip("=")
-
-
-def _place(cursor: str) -> tuple[float, str]:
-    try:
-        plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-        at, job_id = plain.split(" ")
-        if math.isfinite(float(at)) and "\0" not in job_id:
-            return float(at), job_id
-    except ValueError:
-        pass
-    raise InvalidRequest(
-        "cursor is not one that this service gave out; take `next` of a page, or leave it away for the first page.",
-        slug="bad-cursor",
-        title="The cursor is not one of ours",
-    )

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import Double, cast, delete, extract, func, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sfumato.core.errors import Deposed
 from sfumato.core.scaling import Decided, Ends, Placement, Pool
+from sfumato.storage.clock import database_now
 from sfumato.storage.database import Database
 from sfumato.storage.tables import decisions as _decisions
 from sfumato.storage.tables import leases, placements
@@ -39,7 +40,7 @@ class SqlScaling:
         """Take the lease, or hold it longer: `for_s` from now on. False while another holds it."""
         async with self._database.write() as connection:
             await self._database.put(connection, leases, [{"name": LEASE, "holder": "", "until": 0.0}])
-            now = await _now(connection)
+            now = await database_now(connection)
             held_by, until = await _lease(connection)
             # More than was ever asked for was written while the clock ran ahead.
             if held_by != holder and now < until <= now + for_s:
@@ -57,7 +58,7 @@ class SqlScaling:
     async def pools(self, silent_s: float) -> Sequence[Pool]:
         """The hosts that were heard within `silent_s`, by name."""
         async with self._database.read() as connection:
-            now = await _now(connection)
+            now = await database_now(connection)
             alive = select(_pools).where(_pools.c.at.between(now - silent_s, now + silent_s)).order_by(_pools.c.name)
             found = (await connection.execute(alive)).all()
             placed: defaultdict[str, dict[str, int]] = defaultdict(dict)
@@ -70,7 +71,7 @@ class SqlScaling:
     ) -> None:
         """Replace all decisions and placements at once. Raises Deposed when the lease is another's."""
         async with self._database.write() as connection:
-            now = await _now(connection)
+            now = await database_now(connection)
             held_by, until = await _lease(connection)
             if held_by != holder or now >= until:
                 raise Deposed(f"{held_by or 'nobody'} decides how many workers there are now.")
@@ -92,7 +93,7 @@ class SqlScaling:
         told = {model: [each.count, each.how] for model, each in ends.items()}
         offered: dict[str, Any] = {"name": pool, "places": places, "ends": json.dumps(told)}
         async with self._database.write() as connection:
-            offered["at"] = await _now(connection)
+            offered["at"] = await database_now(connection)
             await self._database.put(connection, _pools, [offered], update=["places", "ends", "at"])
 
     async def placed(self, pool: str) -> Mapping[str, Placement]:
@@ -116,14 +117,6 @@ async def _lease(connection: AsyncConnection) -> tuple[str, float]:
     mine = select(leases.c.holder, leases.c.until).where(leases.c.name == LEASE).with_for_update()
     row = (await connection.execute(mine)).one_or_none()
     return ("", 0.0) if row is None else (row.holder, row.until)
-
-
-async def _now(connection: AsyncConnection) -> float:
-    """The database's own clock, in Unix seconds: the one that all hosts share."""
-    clock: Any = extract("epoch", func.clock_timestamp())
-    if connection.dialect.name == "sqlite":
-        clock = (func.julianday("now") - 2_440_587.5) * 86_400.0
-    return float((await connection.execute(select(cast(clock, Double)))).scalar_one())
 
 
 def _columns(decided: Decided) -> dict[str, Any]:

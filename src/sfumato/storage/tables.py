@@ -22,8 +22,11 @@ from sfumato.core.frozen import Frozen
 __all__ = [
     "REVISION",
     "Json",
+    "api_keys",
     "cursors",
     "decisions",
+    "deliveries",
+    "endpoints",
     "forgotten",
     "jobs",
     "leases",
@@ -34,7 +37,7 @@ __all__ = [
     "pools",
 ]
 
-REVISION: Final = "0002"
+REVISION: Final = "0004"
 """The migration that makes exactly these tables; a test compares both."""
 
 metadata: Final = MetaData()
@@ -75,6 +78,9 @@ jobs: Final = Table(
 )
 # Most rows have ended; the watch for expired ones must not pay for them.
 Index("jobs_due", jobs.c.due_at, sqlite_where=jobs.c.due_at.is_not(None), postgresql_where=jobs.c.due_at.is_not(None))
+# How many jobs an owner has is asked before each of his next ones is taken.
+_UNENDED: Final = jobs.c.due_at.is_not(None)
+Index("jobs_in_flight", jobs.c.owner, sqlite_where=_UNENDED, postgresql_where=_UNENDED)
 
 # Apart from jobs, because a job may be forgotten before its row is written.
 forgotten: Final = Table("forgotten", metadata, Column("job_id", Text, primary_key=True))
@@ -145,3 +151,62 @@ placements: Final = Table(
     Column("replicas", Integer, nullable=False),
     Column("idlest", Text, nullable=False),
 )
+
+# Who may ask for what. Rows stay when they are revoked: a service that had a key once is never open by itself again.
+api_keys: Final = Table(
+    "api_keys",
+    metadata,
+    Column("prefix", Text, primary_key=True),
+    Column("digest", Text, nullable=False, comment="SHA-256 of the key, hex"),
+    Column("owner", Text, nullable=False),
+    Column("scopes", Text, nullable=False, comment="separated by spaces"),
+    Column("max_priority", Text, nullable=False),
+    Column("rate", Double, comment="requests a second"),
+    Column("in_flight", Integer, comment="jobs not ended"),
+    Column("per_day", BigInteger, comment="pixels × steps"),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+)
+# Where an owner's events go. The secrets sign, so they are kept as they are: a list of [secret, until or null].
+endpoints: Final = Table(
+    "endpoints",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("events", Text, nullable=False),
+    Column("secrets", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("disabled_why", Text, nullable=False),
+    Index("endpoints_of_owner", "owner"),
+)
+
+# One event of one job for one endpoint. `due_at` and `leased_until` are by the database's own clock.
+deliveries: Final = Table(
+    "deliveries",
+    metadata,
+    Column("id", Text, primary_key=True, comment="follows from job, event and endpoint"),
+    Column("job_id", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("position", BigInteger, nullable=False, comment="of the event in its log"),
+    Column("at", Double, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Double, nullable=False),
+    Column("leased_until", Double, nullable=False),
+    Column("receipt", Text, nullable=False, comment="whose lease it is"),
+    Column("last_status", Integer),
+    Column("last_error", Text, nullable=False),
+    Column("row", Json(JobRow), nullable=False, comment="the job right after the event"),
+    Index("deliveries_of_job", "job_id", "endpoint", "position"),
+    Index("deliveries_of_owner", "owner", "at", "id"),
+)
+_pending = deliveries.c.state == "pending"
+# Most have been delivered; the watch for due ones must not pay for them.
+Index("deliveries_due", deliveries.c.due_at, sqlite_where=_pending, postgresql_where=_pending)

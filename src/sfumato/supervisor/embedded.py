@@ -10,7 +10,7 @@ from sfumato.config import Settings, child_environment
 from sfumato.observability import setup_logging
 from sfumato.process import stop_on_signals
 from sfumato.supervisor.keeping import Role, Supervisor, lifeline, of_ours
-from sfumato.supervisor.place import address_of, listen, say_when_ready, taken
+from sfumato.supervisor.place import address_of, check_keys, listen, say_when_ready, taken
 from sfumato.supervisor.pool import keep_pool, prepared
 
 __all__ = ["up"]
@@ -20,10 +20,17 @@ def up(settings: Settings) -> int:
     """Run the embedded service until SIGINT or SIGTERM; gives the exit status.
 
     Raises:
-        CannotStart: the port is taken, the data folder can't be written, is full, or another service runs on it.
+        CannotStart: the port is taken, the data folder can't be written, is full, another service runs on it, or
+            others could reach it and there is no key.
     """
     setup_logging("up", settings.log_level, settings.log_format)
-    with taken(settings) as ours, listen(settings.host, settings.port) as listener:
+    with taken(settings) as ours:
+        return _up(ours)
+
+
+def _up(ours: Settings) -> int:
+    check_keys(ours)
+    with listen(ours.host, ours.port) as listener:
         host, port = listener.getsockname()[:2]
         return asyncio.run(_run(ours.model_copy(update={"port": port}), listener, address_of(host, port)))
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from sfumato.config import Settings, metrics_shared_in
 from sfumato.core.errors import SfumatoError
 from sfumato.process import show_metrics
+from sfumato.wiring import open_keys
 
-__all__ = ["CannotStart", "address_of", "listen", "say_when_ready", "taken"]
+__all__ = ["CannotStart", "address_of", "check_keys", "listen", "say_when_ready", "taken"]
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,26 @@ def _only_one(folder: Path) -> Iterator[None]:
                 "Free some, or choose another folder with --data-dir."
             )
         yield
+
+
+def check_keys(settings: Settings) -> None:
+    """See that who can reach the service from elsewhere needs a key, and that there is one.
+
+    Raises:
+        CannotStart: there is none, and no word that the service is to be open.
+        SfumatoError: the database that holds the keys can't be used.
+    """
+    if settings.auth == "open" or settings.on_loopback or asyncio.run(_has_key(settings)):
+        return
+    raise CannotStart(
+        f"on {settings.host} others reach this service, and there is no key yet. Make one: sfumato keys create OWNER"
+        " (with the same --data-dir), or let everybody in: SFUMATO_AUTH=open."
+    )
+
+
+async def _has_key(settings: Settings) -> bool:
+    async with open_keys(settings) as keys:
+        return any(key.good(time.time()) for key in (await keys.keys()).values())
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,156 @@
+"""Verbs of who runs the service, for the keys with which others ask it."""
+
+import asyncio
+import os
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import typer
+
+from sfumato.cli.verb import Verb, Verbs
+
+if TYPE_CHECKING:
+    from sfumato.config import Settings
+    from sfumato.core.keys import ApiKey, Scope
+
+__all__ = ["add_to"]
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="Data folder that holds the database when SFUMATO_DATABASE_URL is not set.")
+]
+UNITS: Final = {"m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these verbs to the command, below `keys`."""
+    keys = typer.Typer(cls=Verbs, help="Make, list and revoke the keys that requests need.", no_args_is_help=True)
+    keys.command(cls=Verb)(create)
+    keys.command("list", cls=Verb)(list_them)
+    keys.command(cls=Verb)(revoke)
+    app.add_typer(keys, name="keys", rich_help_panel="Run the service")
+
+
+def create(
+    owner: Annotated[str, typer.Argument(metavar="OWNER", help="Whose jobs are made with it.")],
+    scope: Annotated[str, typer.Option(help="What it is for: submit, read, admin; comma separated.")] = "submit,read",
+    expires: Annotated[str, typer.Option(help="After how long it ends, such as 90d or 12h. By default never.")] = "",
+    max_priority: Annotated[
+        Literal["high", "normal", "low"], typer.Option(help="The most urgent that it may ask for.")
+    ] = "high",
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second. By default without end.")] = None,
+    in_flight: Annotated[int | None, typer.Option(min=1, help="Jobs of its owner that have not ended.")] = None,
+    per_day: Annotated[int | None, typer.Option(min=1, help="Pixels × steps of its owner from midnight UTC.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print it, this once: only its hash is kept."""
+    from sfumato.config import load_settings
+    from sfumato.core.job import Priority
+    from sfumato.core.keys import ApiKey, Quota, key_text
+
+    now, text = time.time(), key_text(os.urandom(37))
+    key = ApiKey.of(
+        text,
+        owner,
+        _scopes(scope),
+        now,
+        max_priority=Priority(max_priority),
+        quota=Quota(rate, in_flight, per_day),
+        expires_at=now + _seconds(expires) if expires else None,
+    )
+    asyncio.run(_add(load_settings(data_dir=data_dir), key))
+    sys.stderr.write("This is shown once. Revoke it with: sfumato keys revoke " + key.prefix + "\n")
+    sys.stdout.write(f"{text}\n")
+
+
+def list_them(
+    owner: Annotated[str, typer.Option(help="Only this owner's.")] = "",
+    data_dir: DataDir = None,
+) -> None:
+    """List the keys by their prefixes, oldest first, one a line; never the keys themselves."""
+    from sfumato.config import load_settings
+
+    found = asyncio.run(_all(load_settings(data_dir=data_dir)))
+    for key in sorted(found, key=lambda each: (each.created_at, each.prefix)):
+        if owner in ("", key.owner):
+            sys.stdout.write(f"{_line(key, time.time())}\n")
+    if not found:
+        sys.stdout.write("no keys\n")
+
+
+def revoke(
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="As `sfumato keys list` shows it.")],
+    data_dir: DataDir = None,
+) -> None:
+    """End a key. Gateways refuse it within 30 seconds; its owner's jobs stay."""
+    from sfumato.config import load_settings
+    from sfumato.core.errors import NotFound
+    from sfumato.core.keys import prefix_of
+
+    # Who pastes the whole key has it in a shell's history now, and that is what it is revoked for.
+    asked = prefix_of(prefix) or prefix.removeprefix("sfu_").rstrip("_")
+    key = asyncio.run(_revoke(load_settings(data_dir=data_dir), asked))
+    if key is None:
+        raise NotFound(f"no key has the prefix {asked[:8]}; see: sfumato keys list")
+    sys.stdout.write(f"{_line(key, time.time())}\n")
+
+
+async def _add(settings: "Settings", key: "ApiKey") -> None:
+    from sfumato.wiring import open_keys
+
+    async with open_keys(settings) as store:
+        await store.add(key)
+
+
+async def _all(settings: "Settings") -> "list[ApiKey]":
+    from sfumato.wiring import open_keys
+
+    async with open_keys(settings) as store:
+        return list((await store.keys()).values())
+
+
+async def _revoke(settings: "Settings", prefix: str) -> "ApiKey | None":
+    from sfumato.wiring import open_keys
+
+    async with open_keys(settings) as store:
+        return await store.revoke(prefix, time.time())
+
+
+def _scopes(text: str) -> "frozenset[Scope]":
+    from sfumato.core.keys import Scope
+
+    try:
+        return frozenset(Scope(each.strip()) for each in text.split(",") if each.strip())
+    except ValueError as error:
+        raise typer.BadParameter(
+            "must be some of submit, read, admin, comma separated", param_hint="--scope"
+        ) from error
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"([1-9]\d{0,4})([mhdw])", text)
+    if found is None:
+        raise typer.BadParameter("must be a number and m, h, d or w, such as 90d", param_hint="--expires")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def _line(key: "ApiKey", now: float) -> str:
+    quota = key.quota
+    state = "revoked" if key.revoked_at is not None else "good" if key.good(now) else "expired"
+    shown = [
+        f"{key.prefix}  {state:7}  {key.owner}  {','.join(sorted(key.scopes))}",
+        f"made {_day(key.created_at)}",
+        f"expires {_day(key.expires_at)}" if key.expires_at is not None else "",
+        f"at most {key.max_priority}" if key.max_priority != "high" else "",
+        f"{quota.rate:g}/s" if quota.rate is not None else "",
+        f"{quota.in_flight} in flight" if quota.in_flight is not None else "",
+        f"{quota.per_day} a day" if quota.per_day is not None else "",
+    ]
+    return "  ".join(part for part in shown if part)
+
+
+def _day(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")

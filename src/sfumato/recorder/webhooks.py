@@ -1,0 +1,181 @@
+"""Sends the webhooks that are due: many at once, few to one host, each bounded in time and bytes."""
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from standardwebhooks import Webhook
+
+from sfumato.core.errors import TransientError
+from sfumato.core.links import Links
+from sfumato.core.shown import Sighting, job_json, rfc3339
+from sfumato.core.webhooks import JOB_ENDPOINT, Attempt, Claimed, Outbox, wait_after
+from sfumato.net.fetcher import Fetcher, Unreachable
+from sfumato.net.targets import RefusedUrl
+from sfumato.observability import begin, count, gauge
+
+__all__ = ["ATTEMPT_S", "PAYLOAD_BYTES", "Payloads", "Sender", "signed"]
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 128
+RETRIES_AT_ONCE: Final = 64
+"""Receivers that hung before will hang again: they get half of the places, so that the others find one free."""
+PER_HOST: Final = 4
+ATTEMPT_S: Final = 10.0
+LEASE_S: Final = 15.0
+"""Longer than an attempt and its note; a recorder that died with it in hand is replaced after so long."""
+POLL_S: Final = 0.5
+TROUBLE_S: Final = 1.0
+MEASURE_EVERY_S: Final = 5.0
+PAYLOAD_BYTES: Final = 20_000
+CUT_CHARS: Final = 500
+GONE: Final = 410
+
+
+class Payloads:
+    """Makes what is sent: the job as `GET /api/jobs/{id}` showed it right after the event, with its links."""
+
+    def __init__(self, links: Links, public_url: str, result_keep_s: float) -> None:
+        self._links, self._public_url, self._result_keep_s = links, public_url, result_keep_s
+
+    def of(self, claimed: Claimed) -> bytes:
+        """The body, the same at every attempt; at most PAYLOAD_BYTES, for which long prompts are cut."""
+        row, job = claimed.row, claimed.row.job
+        expires_at = job.created_at + self._result_keep_s
+        links = self._links.of_job(self._public_url or job.link_base, row.id, expires_at)
+        data = job_json(Sighting(row.id, row, row.outcome), links, None, None)
+        told = {
+            "type": f"job.{claimed.delivery.event}",
+            "timestamp": rfc3339(claimed.delivery.at),
+            "data": data,
+        }
+        body = _dumped(told)
+        if len(body) > PAYLOAD_BYTES:
+            data["prompt"] = data["prompt"][:CUT_CHARS]
+            data["params"]["negative_prompt"] = data["params"]["negative_prompt"][:CUT_CHARS]
+            body = _dumped(told | {"cut": ["prompt", "negative_prompt"]})
+        return body
+
+
+def _dumped(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def signed(identity: str, at: float, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
+    """The headers of Standard Webhooks; every one of the secrets signs, so that a receiver may know any of them."""
+    moment = datetime.fromtimestamp(int(at), UTC)
+    return {
+        "webhook-id": identity,
+        "webhook-timestamp": str(int(at)),
+        "webhook-signature": " ".join(Webhook(each).sign(identity, moment, body.decode()) for each in secrets),
+    }
+
+
+class Sender:
+    """Delivers what `outbox` has. `secrets` sign the webhooks that came with a job; set `bell` when more is owed."""
+
+    def __init__(self, outbox: Outbox, fetcher: Fetcher, payloads: Payloads, secrets: Sequence[str]) -> None:
+        self._outbox, self._fetcher, self._payloads, self._secrets = outbox, fetcher, payloads, secrets
+        self._busy: Counter[str] = Counter()
+        self._retrying = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.bell = asyncio.Event()
+
+    async def run(self) -> None:
+        """Deliver until canceled; what is under way then is sent again by whoever claims it next."""
+        for result in ("delivered", "failed", "given_up"):
+            begin("sfumato_webhook_deliveries_total", result=result)
+        measured = asyncio.create_task(self._measure_for_ever())
+        try:
+            while True:
+                self.bell.clear()
+                await self._turn()
+                try:
+                    async with asyncio.timeout(POLL_S):
+                        await self.bell.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            for task in (measured, *self._tasks):
+                task.cancel()
+            await asyncio.gather(measured, *self._tasks, return_exceptions=True)
+
+    async def _turn(self) -> None:
+        room = AT_ONCE - len(self._tasks)
+        if room <= 0:
+            return
+        try:
+            retries = RETRIES_AT_ONCE - self._retrying
+            claimed = await self._outbox.claim(room, PER_HOST, self._busy, retries, LEASE_S)
+        except TransientError as error:
+            log.warning("can't look for webhooks now: %s", error.detail)
+            await asyncio.sleep(TROUBLE_S)
+            return
+        for each in claimed:
+            self._busy[each.host] += 1
+            self._retrying += each.delivery.attempts > 0
+            task = asyncio.create_task(self._deliver(each))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _deliver(self, claimed: Claimed) -> None:
+        try:
+            attempt = await self._attempt(claimed)
+            await self._outbox.settle(claimed, attempt)
+            result = "delivered" if attempt.delivered else "given_up" if attempt.wait_s is None else "failed"
+            count("sfumato_webhook_deliveries_total", result=result)
+            if result == "given_up":
+                log.warning("webhook %s is given up: %s", claimed.delivery.id, attempt.error)
+        except TransientError as error:
+            log.warning(
+                "webhook %s is sent again, its result could not be noted: %s", claimed.delivery.id, error.detail
+            )
+        except Exception:
+            # One delivery that nobody foresaw must not end all others; it comes again when its lease is over.
+            log.exception("webhook %s", claimed.delivery.id)
+        finally:
+            self._busy[claimed.host] -= 1
+            if not self._busy[claimed.host]:
+                del self._busy[claimed.host]
+            self._retrying -= claimed.delivery.attempts > 0
+            self.bell.set()
+
+    async def _attempt(self, claimed: Claimed) -> Attempt:
+        given = claimed.delivery
+        secrets = self._secrets if given.endpoint == JOB_ENDPOINT else claimed.secrets
+        if not secrets:
+            return Attempt(delivered=False, status=None, error="The endpoint was deleted.")
+        body = self._payloads.of(claimed)
+        headers = {"Content-Type": "application/json", "User-Agent": "Sfumato-Webhooks"}
+        headers |= signed(given.id, time.time(), body, secrets)
+        try:
+            answer = await self._fetcher.fetch("POST", given.url, headers=headers, body=body)
+        except (RefusedUrl, Unreachable) as error:
+            return _failed(given.attempts, None, error.detail)
+        if 200 <= answer.status < 300:
+            return Attempt(delivered=True, status=answer.status)
+        if answer.status == GONE:
+            return Attempt(delivered=False, status=GONE, error="It answered 410: it wants no more.", gone=True)
+        redirect = " Redirects are not followed." if 300 <= answer.status < 400 else ""
+        return _failed(given.attempts, answer.status, f"It answered {answer.status}.{redirect}")
+
+    async def _measure_for_ever(self) -> None:
+        while True:
+            try:
+                pending = await self._outbox.pending()
+                gauge("sfumato_webhook_pending_deliveries", pending.count)
+                gauge("sfumato_webhook_oldest_pending_seconds", pending.oldest_s)
+            except TransientError:
+                pass  # the sender's own turn tells of it
+            await asyncio.sleep(MEASURE_EVERY_S)
+
+
+def _failed(attempts_before: int, status: int | None, error: str) -> Attempt:
+    return Attempt(delivered=False, status=status, error=error, wait_s=wait_after(attempts_before + 1, random.random()))
