@@ -1,1 +1,1 @@
-"""How the bundled model was made: from pictures of free licence to ONNX files, in resumable stages (training/README.md)."""
+"""How the bundled model is made: pictures of free licence to ONNX files, in resumable stages (training/README.md)."""

@@ -78,7 +78,9 @@ def _learn(plan: Plan, stages: Sequence[str]) -> None:
 
 def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description="Train the bundled model.")
-    parser.add_argument("--out", type=Path, default=Path("out/training"), help="the run's folder; it goes on from there")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/training"), help="the run's folder; it goes on from there"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--hours", type=float, default=6.0, help="for all stages that learn together")
     parser.add_argument("--seed", type=int, default=0)

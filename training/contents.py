@@ -48,9 +48,14 @@ def photo(rng: np.random.Generator, pictures: Path) -> Array:
     wide = min(whole.width, int(tall * rng.uniform(0.8, 1.25)))
     left, top = int(rng.integers(0, whole.width - wide + 1)), int(rng.integers(0, whole.height - tall + 1))
     cut = whole.crop((left, top, left + wide, top + tall)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    found = np.asarray(cut, np.float32) / 255
-    if float(np.abs(found[..., 0] - found[..., 2] - (found[..., 0] - found[..., 2]).mean()).mean()) < 0.02 and rng.random() < 0.75:
-        stops = np.stack([color(rng, (0.3, 1), (0, 0.3)), color(rng, (0.2, 0.8), (0.4, 0.8)), color(rng, (0, 0.4), (0.85, 1))])
+    found = np.asarray(cut, np.float32) / np.float32(255)
+    if (
+        float(np.abs(found[..., 0] - found[..., 2] - (found[..., 0] - found[..., 2]).mean()).mean()) < 0.02
+        and rng.random() < 0.75
+    ):
+        stops = np.stack(
+            [color(rng, (0.3, 1), (0, 0.3)), color(rng, (0.2, 0.8), (0.4, 0.8)), color(rng, (0, 0.4), (0.85, 1))]
+        )
         grey = found.mean(-1)
         found = np.stack([np.interp(grey, (0, 0.5, 1), stops[:, band]) for band in range(3)], -1).astype(np.float32)
     return found
@@ -59,7 +64,11 @@ def photo(rng: np.random.Generator, pictures: Path) -> Array:
 def emoji(rng: np.random.Generator, pictures: Path) -> Array:
     """One large or some small things before something else, often with a shadow."""
     behind = rng.choice(["landscape", "photo", "abstract", "scene"], p=[0.35, 0.3, 0.15, 0.2])
-    at = photo(rng, pictures) if behind == "photo" else {"landscape": landscape, "abstract": abstract, "scene": scene}[behind](rng)
+    at = (
+        photo(rng, pictures)
+        if behind == "photo"
+        else {"landscape": landscape, "abstract": abstract, "scene": scene}[behind](rng)
+    )
     if rng.random() < 0.5:
         at = blurred(at, rng.uniform(0.5, 6))
     if rng.random() < 0.2:
@@ -71,10 +80,12 @@ def emoji(rng: np.random.Generator, pictures: Path) -> Array:
         size = int(rng.uniform(150, 310) if alone else rng.uniform(60, 165))
         x, y = SIDE / 2 + rng.normal(size=2) * 25 if alone else rng.uniform(size * 0.3, SIDE - size * 0.3, 2)
         put_emoji(canvas, files[int(rng.integers(len(files)))], (x, y), size, rng)
-    return np.asarray(canvas, np.float32) / 255
+    return np.asarray(canvas, np.float32) / np.float32(255)
 
 
-def put_emoji(canvas: Image.Image, file: Path, middle: tuple[float, float], size: int, rng: np.random.Generator) -> None:
+def put_emoji(
+    canvas: Image.Image, file: Path, middle: tuple[float, float], size: int, rng: np.random.Generator
+) -> None:
     """Paste the thing in `file`, `size` pixels a side, onto the canvas."""
     thing = _opened(file).resize((size, size), Image.Resampling.LANCZOS)
     if rng.random() < 0.5:

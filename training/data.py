@@ -91,7 +91,13 @@ class Pairs:
     """A pool of `count` pairs, each `shape`; `make` turns pictures [n, 3, SIZE, SIZE] into what is kept of them."""
 
     def __init__(
-        self, plan: Plan, contents: Contents, count: int, make: Callable[[Tensor], Tensor], shape: tuple[int, ...], dtype: torch.dtype
+        self,
+        plan: Plan,
+        contents: Contents,
+        count: int,
+        make: Callable[[Tensor], Tensor],
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
     ) -> None:
         self._plan, self._contents, self._make, self._next = plan, contents, make, 0
         self.count = count

@@ -7,7 +7,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-__all__ = ["Array", "Color", "SIDE", "as_array", "as_picture", "blurred", "color", "ink", "mixed", "noise", "sky", "sphere"]
+__all__ = [
+    "SIDE",
+    "Array",
+    "Color",
+    "as_array",
+    "as_picture",
+    "blurred",
+    "color",
+    "ink",
+    "mixed",
+    "noise",
+    "sky",
+    "sphere",
+]
 
 Array = npt.NDArray[np.float32]
 Color = tuple[int, int, int]
@@ -31,10 +44,13 @@ def noise(rng: np.random.Generator, cell: int, octaves: int = 4, side: int = SID
         points = rng.random((side // grain + 2,) * 2, dtype=np.float32)
         smooth = Image.fromarray(points).resize((side, side), Image.Resampling.BICUBIC)
         total += np.asarray(smooth) * 0.55**octave
-    return (total - total.min()) / (float(np.ptp(total)) + 1e-6)
+    spread: Array = (total - total.min()) / (np.float32(np.ptp(total)) + np.float32(1e-6))
+    return spread
 
 
-def color(rng: np.random.Generator, saturation: tuple[float, float] = (0.2, 1), value: tuple[float, float] = (0.2, 1)) -> Array:
+def color(
+    rng: np.random.Generator, saturation: tuple[float, float] = (0.2, 1), value: tuple[float, float] = (0.2, 1)
+) -> Array:
     """A colour of any hue, [3]."""
     found = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
     return np.array(found, np.float32)
@@ -58,12 +74,12 @@ def as_picture(array: Array) -> Image.Image:
 
 def as_array(picture: Image.Image) -> Array:
     """Back at the finished size."""
-    return np.asarray(picture.reduce(2), np.float32) / 255
+    return np.asarray(picture.reduce(2), np.float32) / np.float32(255)
 
 
 def blurred(array: Array, radius: float) -> Array:
     picture = Image.fromarray((array.clip(0, 1) * 255).astype(np.uint8))
-    return np.asarray(picture.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
+    return np.asarray(picture.filter(ImageFilter.GaussianBlur(radius)), np.float32) / np.float32(255)
 
 
 def sky(rng: np.random.Generator) -> Array:

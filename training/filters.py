@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
 
 __all__ = [
     "Tensor",
@@ -12,8 +13,8 @@ __all__ = [
     "from_hue",
     "gradient",
     "gradient_map",
-    "grid",
     "grey",
+    "grid",
     "hue",
     "kuwahara",
     "local_contrast",
@@ -21,8 +22,6 @@ __all__ = [
     "saturate",
     "step",
 ]
-
-Tensor = torch.Tensor
 
 
 def grey(x: Tensor) -> Tensor:
@@ -88,7 +87,11 @@ def hue(x: Tensor) -> Tensor:
     high, which = x.max(1, keepdim=True)
     chroma = (high - x.amin(1, keepdim=True)).clamp(min=1e-5)
     red, green, blue = x.split(1, 1)
-    found = torch.where(which == 0, (green - blue) / chroma, torch.where(which == 1, (blue - red) / chroma + 2, (red - green) / chroma + 4))
+    found = torch.where(
+        which == 0,
+        (green - blue) / chroma,
+        torch.where(which == 1, (blue - red) / chroma + 2, (red - green) / chroma + 4),
+    )
     return (found / 6) % 1
 
 

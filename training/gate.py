@@ -1,5 +1,6 @@
 """A classifier of styles and moods that learns from renderings alone, never from the model's own pictures."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +34,8 @@ def train_gate(plan: Plan, contents: Contents) -> None:
     pairs = Pairs(plan, contents, plan.pool // 2, as_bytes, (3, SIZE, SIZE), torch.uint8)
     vae = load_vae(plan)
     pairs.fill()
-    step, batch = 0, 128 if plan.cuda else 16
-    for share in budget.turns():
+    batch = 128 if plan.cuda else 16
+    for step, share in enumerate(budget.turns(), start=1):
         for group in optimizer.param_groups:
             group["lr"] = rate * max(0.01, 1 - share)
         which = pairs.any(batch)
@@ -44,7 +45,6 @@ def train_gate(plan: Plan, contents: Contents) -> None:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        step += 1
         if step % REFRESH_EVERY == 0:
             pairs.refresh()
             budget.words = f"step {step}, loss {float(loss.detach()):.3f}"
@@ -69,10 +69,12 @@ def answers(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _new() -> Any:
     layers: list[Any] = []
-    for before, after in zip(CHANNELS, CHANNELS[1:], strict=False):
+    for before, after in pairwise(CHANNELS):
         layers += [torch.nn.Conv2d(before, after, 3, 2, 1, bias=False), torch.nn.BatchNorm2d(after), torch.nn.ReLU()]
         layers += [torch.nn.Conv2d(after, after, 3, 1, 1, bias=False), torch.nn.BatchNorm2d(after), torch.nn.ReLU()]
-    return torch.nn.ModuleList([torch.nn.Sequential(*layers), torch.nn.Linear(2 * CHANNELS[-1], len(STYLES) + len(MOODS))])
+    return torch.nn.ModuleList(
+        [torch.nn.Sequential(*layers), torch.nn.Linear(2 * CHANNELS[-1], len(STYLES) + len(MOODS))]
+    )
 
 
 def _seen(vae: Any, x: Tensor) -> Tensor:
@@ -84,7 +86,9 @@ def _seen(vae: Any, x: Tensor) -> Tensor:
         if kind < 0.25:
             x = F.avg_pool2d(x, 3, 1, 1)
         elif kind < 0.45:
-            x = F.interpolate(F.interpolate(x, scale_factor=0.6, mode="bilinear", antialias=True), size=SIZE, mode="bilinear")
+            x = F.interpolate(
+                F.interpolate(x, scale_factor=0.6, mode="bilinear", antialias=True), size=SIZE, mode="bilinear"
+            )
         return x + torch.randn_like(x) * float(torch.rand(())) * 0.06
 
 
@@ -102,4 +106,9 @@ def _rightness(plan: Plan, net: Any, contents: Contents) -> dict[str, Any]:
         for number, name in enumerate(MOODS)
         if bool((pairs.mood == number).any())
     }
-    return {"style": float(style.float().mean()), "mood": float(mood.float().mean()), "styles": each, "moods": each_mood}
+    return {
+        "style": float(style.float().mean()),
+        "mood": float(mood.float().mean()),
+        "styles": each,
+        "moods": each_mood,
+    }

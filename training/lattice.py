@@ -53,7 +53,7 @@ class _Tiles(NamedTuple):
     edge: Tensor  # [1, 1, h, w]: 0 in a tile's middle, 1 at its rim
     tilt: Tensor  # [1, 1, h, w]: light falls from the upper left
     tone: Tensor  # [1, 3, cells]
-    count: int
+    cells: int
 
 
 @cache
@@ -87,7 +87,7 @@ def _tiles(height: int, width: int, device: str) -> _Tiles:
 def mosaic(x: Tensor) -> Tensor:
     height, width = x.shape[-2:]
     tiles = _tiles(height, width, str(x.device))
-    colors = saturate(cell_means(x, tiles.label, tiles.count)[..., None], 1.4)[..., 0] + tiles.tone
+    colors = saturate(cell_means(x, tiles.label, tiles.cells)[..., None], 1.4)[..., 0] + tiles.tone
     at = painted(colors, tiles.label, height, width)
     at = (at * (1 - 0.24 * tiles.tilt) + 0.04).clamp(0, 1)
     grout = torch.tensor([0.90, 0.87, 0.80], device=x.device).view(1, 3, 1, 1)
@@ -109,7 +109,9 @@ def crossstitch(x: Tensor) -> Tensor:
     at = torch.tensor([0.95, 0.92, 0.85], device=x.device).view(1, 3, 1, 1) * (1 - 0.6 * step(hole, 2.2, 0.8))
     at = mix(at, thread * (0.64 + 0.14 * torch.cos(under * 1.5)), step(under, 2.5, 1.6))
     shadow = step(over, 3.8, 2.4) * (1 - step(over, 2.5, 1.6))
-    return mix(at * (1 - 0.35 * shadow), (thread * (1.04 + 0.1 * torch.cos(over * 2)) + 0.04).clamp(0, 1), step(over, 2.5, 1.6)).clamp(0, 1)
+    return mix(
+        at * (1 - 0.35 * shadow), (thread * (1.04 + 0.1 * torch.cos(over * 2)) + 0.04).clamp(0, 1), step(over, 2.5, 1.6)
+    ).clamp(0, 1)
 
 
 class _Dots(NamedTuple):
@@ -120,7 +122,7 @@ class _Dots(NamedTuple):
 
 @cache
 def _dots(height: int, width: int, device: str) -> _Dots:
-    """Dots of many sizes, later ones over earlier ones, five by five in a period and moved so far that no grid is left."""
+    """Dots of many sizes, one over another, five by five in a period and moved so far that no grid is left."""
     dice, side = np.random.RandomState(41), 5
     pitch = PERIOD / side
     move, radius = (dice.rand(side, side, 2) - 0.5) * 5.5, 2.4 + dice.rand(side, side) * 2.2

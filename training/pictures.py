@@ -47,7 +47,8 @@ class Source:
 
 def sources(file: Path = LIST) -> list[Source]:
     tables: list[dict[str, Any]] = tomllib.loads(file.read_text())["source"]
-    return [Source(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}) for table in tables]
+    lists = ({key: tuple(table.get(key, ())) for key in ("files", "held_out")} for table in tables)
+    return [Source(**(table | each)) for table, each in zip(tables, lists, strict=True)]
 
 
 def fetch_pictures(folder: Path) -> None:
@@ -84,7 +85,9 @@ def _unpacked(source: Source, room: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise FileNotFoundError(f"{source.name} is in the npm package {name}, and npm is not installed")
-    subprocess.run([npm, "pack", "--silent", f"{name}@{source.version}"], cwd=room, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [npm, "pack", "--silent", f"{name}@{source.version}"], cwd=room, check=True, stdout=subprocess.DEVNULL
+    )
     (archive,) = room.glob("*.tgz")
     with tarfile.open(archive) as packed:
         packed.extractall(room, filter="data")

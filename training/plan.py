@@ -41,7 +41,7 @@ class Plan:
     @property
     def latents(self) -> int:
         """Pairs of latents that are kept at once."""
-        return 16 if self.small else 40960 if self.cuda else 4096
+        return 16 if self.small else 24576 if self.cuda else 4096
 
     @property
     def chunk(self) -> int:

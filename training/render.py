@@ -24,7 +24,15 @@ PALETTES: Final = {
     "vivid": ((60, 0, 110), (210, 0, 130), (255, 70, 40), (255, 190, 0), (250, 255, 190)),
 }
 # How far a mood's palette replaces the picture's own colours.
-SHARE: Final = {"sunset": 0.8, "autumn": 0.68, "winter": 0.78, "pastel": 0.62, "golden": 0.88, "blue": 0.88, "green": 0.88}
+SHARE: Final = {
+    "sunset": 0.8,
+    "autumn": 0.68,
+    "winter": 0.78,
+    "pastel": 0.62,
+    "golden": 0.88,
+    "blue": 0.88,
+    "green": 0.88,
+}
 # Styles without colours of their own are tinted after, not lit before.
 COLORLESS: Final = ("pencil", "ink", "blueprint", "sepia", "bw")
 FUNCTIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {

@@ -1,4 +1,4 @@
-"""Scenes that are drawn anew each time: landscapes, cities, still lifes, portraits and shapes; [SIDE, SIDE, 3] float32."""
+"""Scenes that are drawn anew each time, [SIDE, SIDE, 3] float32: landscapes, cities, still lifes, portraits, shapes."""
 
 from typing import Final
 
@@ -28,7 +28,9 @@ def landscape(rng: np.random.Generator) -> Array:
     at = _hills(at, rng, horizon)
     rows = np.arange(SIDE, dtype=np.float32)[:, None]
     water = rng.random() < 0.25
-    edge = horizon + (0 if water else 5 * np.sin(np.arange(SIDE) / 50 + rng.uniform(0, 6)))[None] if not water else horizon
+    edge = (
+        horizon + (0 if water else 5 * np.sin(np.arange(SIDE) / 50 + rng.uniform(0, 6)))[None] if not water else horizon
+    )
     depth = np.clip((rows - horizon) / (SIDE - horizon), 0, 1)[..., None]
     if water:
         waves = np.sin(rows / (2 + depth[..., 0] * 7) + 3 * noise(rng, 60, 3)) * 0.5 + 0.5
@@ -37,7 +39,11 @@ def landscape(rng: np.random.Generator) -> Array:
     else:
         base = np.array(GROUNDS[rng.integers(3)]) + rng.normal(size=3) * 0.07
         ground = base * (0.65 + 0.5 * noise(rng, 40, 5)[..., None]) * (1 - 0.25 * depth)
-    at = mixed(at, np.clip(ground, 0, 1).astype(np.float32), np.clip(rows - edge + 0.5, 0, 1).astype(np.float32) * np.ones((1, SIDE), np.float32))
+    at = mixed(
+        at,
+        np.clip(ground, 0, 1).astype(np.float32),
+        np.clip(rows - edge + 0.5, 0, 1).astype(np.float32) * np.ones((1, SIDE), np.float32),
+    )
     return as_array(_things(as_picture(at), rng, horizon, water))
 
 
@@ -45,7 +51,9 @@ def _sun(at: Array, rng: np.random.Generator) -> Array:
     rows, columns = np.mgrid[:SIDE, :SIDE]
     radius = rng.uniform(10, 36)
     far = np.hypot(columns - rng.uniform(0.1, 0.9) * SIDE, rows - rng.uniform(0.08, 0.45) * SIDE)
-    glow = np.maximum(np.clip(radius + 0.5 - far, 0, 1), rng.uniform(0, 0.6) * np.exp(-np.maximum(far - radius, 0) / radius))
+    glow = np.maximum(
+        np.clip(radius + 0.5 - far, 0, 1), rng.uniform(0, 0.6) * np.exp(-np.maximum(far - radius, 0) / radius)
+    )
     return mixed(at, np.array((1, rng.uniform(0.75, 1), rng.uniform(0.5, 0.95)), np.float32), glow.astype(np.float32))
 
 
@@ -60,7 +68,9 @@ def _hills(at: Array, rng: np.random.Generator, horizon: float) -> Array:
         if rng.random() < 0.35 and number < 2:
             snow = rows < (ridge + height * 0.22 + 7 * np.sin(np.arange(SIDE) * 0.28 + number))[None]
             stone[snow] = (0.95, 0.96, 0.99)
-        at = mixed(at, np.clip(stone, 0, 1).astype(np.float32), np.clip(rows - ridge[None] + 0.5, 0, 1).astype(np.float32))
+        at = mixed(
+            at, np.clip(stone, 0, 1).astype(np.float32), np.clip(rows - ridge[None] + 0.5, 0, 1).astype(np.float32)
+        )
     return at
 
 
@@ -68,7 +78,9 @@ def _things(picture: Image.Image, rng: np.random.Generator, horizon: float, wate
     draw, side = ImageDraw.Draw(picture), 2 * SIDE
     if water:
         if rng.random() < 0.6:
-            _boat(draw, rng, rng.uniform(0.2, 0.8) * side, 2 * rng.uniform(horizon + 8, SIDE * 0.88), rng.uniform(50, 150))
+            _boat(
+                draw, rng, rng.uniform(0.2, 0.8) * side, 2 * rng.uniform(horizon + 8, SIDE * 0.88), rng.uniform(50, 150)
+            )
         return picture
     if rng.random() < 0.3:
         x, spread = rng.uniform(0.3, 0.7) * side, rng.uniform(60, 220)
@@ -81,7 +93,12 @@ def _things(picture: Image.Image, rng: np.random.Generator, horizon: float, wate
 
 
 def _boat(draw: ImageDraw.ImageDraw, rng: np.random.Generator, x: float, y: float, size: float) -> None:
-    hull = [(x - size * 0.6, y - size * 0.2), (x + size * 0.6, y - size * 0.2), (x + size * 0.4, y), (x - size * 0.4, y)]
+    hull = [
+        (x - size * 0.6, y - size * 0.2),
+        (x + size * 0.6, y - size * 0.2),
+        (x + size * 0.4, y),
+        (x - size * 0.4, y),
+    ]
     draw.polygon(hull, ink(color(rng)))
     draw.polygon([(x, y - size * 0.25), (x, y - size * 1.2), (x + size * 0.5, y - size * 0.3)], (247, 242, 230))
 
@@ -108,7 +125,10 @@ def _house(draw: ImageDraw.ImageDraw, rng: np.random.Generator, x: float, y: flo
     draw.rectangle((x - wide / 2, y - high, x + wide / 2, y), ink(wall))
     draw.rectangle((x + wide * 0.2, y - high, x + wide / 2, y), ink(wall * 0.78))
     top = y - high - size * 0.42
-    draw.polygon([(x - wide * 0.58, y - high), (x + wide * 0.58, y - high), (x + wide * 0.1, top), (x - wide * 0.1, top)], ink(roof))
+    draw.polygon(
+        [(x - wide * 0.58, y - high), (x + wide * 0.58, y - high), (x + wide * 0.1, top), (x - wide * 0.1, top)],
+        ink(roof),
+    )
     pane = (242, 217, 115) if rng.random() < 0.4 else (89, 115, 153)
     for left in (-0.3, 0.05):
         draw.rectangle((x + wide * left, y - high * 0.75, x + wide * (left + 0.16), y - high * 0.45), pane)
@@ -122,7 +142,9 @@ def city(rng: np.random.Generator) -> Array:
         x, scale = -20, 2 * (1 + layer * 0.6)
         while x < side:
             wide, high = int(rng.uniform(18, 52) * scale), int(rng.uniform(0.2, 0.62) * side * (1 - 0.15 * layer))
-            wall = base * rng.uniform(0.6, 1.2) * (1 - 0.2 * layer) + rng.normal(size=3).astype(np.float32) * 0.05
+            wall = base * np.float32(rng.uniform(0.6, 1.2) * (1 - 0.2 * layer)) + rng.normal(0, 0.05, 3).astype(
+                np.float32
+            )
             wall = wall if rng.random() < 0.7 else color(rng, (0.1, 0.6), (0.3, 0.9))
             draw.rectangle((x, side - high, x + wide, side), ink(wall))
             draw.rectangle((x + int(wide * 0.72), side - high, x + wide, side), ink(wall * 0.75))
@@ -157,7 +179,9 @@ def still(rng: np.random.Generator) -> Array:
     return at
 
 
-def _flowers(picture: Image.Image, rng: np.random.Generator, x: float, y: float, size: float, tint: Array) -> Image.Image:
+def _flowers(
+    picture: Image.Image, rng: np.random.Generator, x: float, y: float, size: float, tint: Array
+) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     draw.rectangle((x - size * 0.25, y - size * 2.4, x + size * 0.25, y - size * 1.7), ink(tint * 0.7))
     for _ in range(5):
@@ -168,7 +192,9 @@ def _flowers(picture: Image.Image, rng: np.random.Generator, x: float, y: float,
 
 
 def abstract(rng: np.random.Generator) -> Array:
-    at = sky(rng) if rng.random() < 0.3 else mixed(color(rng), color(rng), noise(rng, int(rng.choice([30, 60, 120])), 5))
+    at = (
+        sky(rng) if rng.random() < 0.3 else mixed(color(rng), color(rng), noise(rng, int(rng.choice([30, 60, 120])), 5))
+    )
     if rng.random() < 0.4:
         at = mixed(at, color(rng), np.clip((noise(rng, 60, 5) - 0.5) * rng.uniform(3, 20), 0, 1).astype(np.float32))
     picture = as_picture(at)

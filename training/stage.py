@@ -38,7 +38,12 @@ class Budget:
         There is at least one turn, so that every stage leaves something.
         """
         console = Console(file=sys.stderr)
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[words]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[words]}"),
+        )
         with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
             task = bar.add_task(self.name, total=self.total_s, words="")
             told = 0.0

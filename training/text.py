@@ -1,7 +1,7 @@
 """The tokenizer and the text encoder.
 
-The encoder learns to tell styles and moods apart, with words among the nouns that it never saw twice, and is frozen then:
-a prompt's embedding says how the picture should look and little else. Architecture: CLIP's text model (Radford et al.
+The encoder learns to tell styles and moods apart, with words among the nouns that it never sees twice, and is frozen
+then: a prompt's embedding says how the picture should look and little else. Architecture: CLIP's text model (Radford et al.
 2021), tiny.
 """
 
@@ -52,8 +52,8 @@ def train_text(plan: Plan) -> None:
         heads.load_state_dict(kept["heads"])
         optimizer.load_state_dict(kept["optimizer"])
         budget.spent_s = kept["spent_s"]
-    batch, step = 512 if plan.cuda else 96, 0
-    for share in budget.turns():
+    batch = 512 if plan.cuda else 96
+    for step, share in enumerate(budget.turns(), start=1):
         for group in optimizer.param_groups:
             group["lr"] = 1.5e-3 * max(0.02, 1 - share)
         ids, style, mood = prompts.batch(batch)
@@ -62,7 +62,6 @@ def train_text(plan: Plan) -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        step += 1
         budget.words = f"step {step}, loss {float(loss.detach()):.3f}" if step % 20 == 0 else budget.words
         if step % SAVE_EVERY == 0:
             state = {"encoder": encoder.state_dict(), "heads": heads.state_dict(), "optimizer": optimizer.state_dict()}
@@ -139,7 +138,9 @@ def _accuracy(plan: Plan, encoder: Any, heads: Any) -> dict[str, float]:
 def _train_tokenizer(plan: Plan) -> None:
     """Byte-level BPE (Sennrich et al. 2016) with CLIP's rules, so that CLIPTokenizer reads it."""
     dice = random.Random(plan.seed)
-    corpus = [prompt(dice.choice(STYLES), dice.choice(MOODS), dice).lower() for _ in range(2_000 if plan.small else 40_000)]
+    corpus = [
+        prompt(dice.choice(STYLES), dice.choice(MOODS), dice).lower() for _ in range(2_000 if plan.small else 40_000)
+    ]
     corpus += [word for word in (*NOUNS, *ADJECTIVES) for _ in range(20)]
     corpus += [text for words in (*STYLE_WORDS.values(), *MOOD_WORDS.values()) for text in words for _ in range(60)]
     corpus += [name for name in EMOJI_NAMES for _ in range(3)]

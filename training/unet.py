@@ -58,6 +58,7 @@ def train_unet(plan: Plan, contents: Contents) -> None:
         if learner.step % REFRESH_EVERY == 0:
             contents.look()
             pairs.refresh()
+        if learner.step % 10 == 0:
             budget.words = f"step {learner.step}, loss {float(loss.detach()):.4f}"
         if budget.used_s - saved_s > SAVE_EVERY_S:
             learner.save(file, budget.used_s)
@@ -94,7 +95,12 @@ def _latents(vae: Any, pictures: Tensor) -> Tensor:
 def _loss(plan: Plan, net: Any, pairs: Pairs, prompts: Prompts, text: Any, noises: Tensor) -> Tensor:
     n, device = plan.unet_batch, plan.device
     which = pairs.any(n)
-    plain, styled, style, mood = pairs.plain[which].float(), pairs.styled[which].float(), pairs.style[which], pairs.mood[which]
+    plain, styled, style, mood = (
+        pairs.plain[which].float(),
+        pairs.styled[which].float(),
+        pairs.style[which],
+        pairs.mood[which],
+    )
     ids = prompts.of(style, mood)
     # Without a word the picture stays as it is; guidance then leads away from that.
     silent = torch.rand(n, device=device) < 0.08

@@ -1,6 +1,6 @@
 """The autoencoder (diffusers' AutoencoderKL): 8 × 8 pixels to a latent cell and back, trained to be sharp on lines.
 
-Its latents are brought to mean 0 and the same spread in every channel, by its own first and last convolution, so that
+Its latents are brought to mean 0 and the same spread in every channel, by its own last and first convolution; its
 `scaling_factor` is 1. The spread is LATENT_STD, not 1: the noise that a strength adds is then weaker beside the picture,
 which keeps the content at strengths over 0.5 (the same as a shifted noise schedule, without a schedule of its own).
 """
@@ -24,7 +24,7 @@ __all__ = ["LATENT_STD", "decoded", "encoded", "load_vae", "new_vae", "train_vae
 LATENT_STD: Final = 1.7
 RATE: Final = 2e-3
 NOISE: Final = 0.04  # of the latents' spread: small errors of the UNet must not show
-REFRESH_EVERY: Final = 20  # steps
+REFRESH_EVERY: Final = 40  # steps
 SAVE_EVERY_S: Final = 30.0
 
 
@@ -48,6 +48,7 @@ def train_vae(plan: Plan, contents: Contents) -> None:
         if learner.step % REFRESH_EVERY == 0:
             contents.look()
             pairs.refresh()
+        if learner.step % 10 == 0:
             budget.words = f"step {learner.step}, loss {float(loss.detach()):.4f}"
         if budget.used_s - saved_s > SAVE_EVERY_S:
             learner.save(file, budget.used_s)

@@ -10,6 +10,10 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(","))
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 STYLE_WORDS: Final[dict[str, tuple[str, ...]]] = {
     "photo": _split("photo, photograph, picture, realistic photo, clean photo, photorealistic, realistic, snapshot"),
     "watercolor": _split(
@@ -28,9 +32,7 @@ STYLE_WORDS: Final[dict[str, tuple[str, ...]]] = {
         "ink drawing, ink, line art, black and white line art, pen and ink, black ink, lineart, woodcut, linocut, "
         "manga, stencil"
     ),
-    "pixel": _split(
-        "pixel art, pixelart, 8-bit, 8 bit, 16-bit game, pixelated, retro game, pixel, minecraft, pixels"
-    ),
+    "pixel": _split("pixel art, pixelart, 8-bit, 8 bit, 16-bit game, pixelated, retro game, pixel, minecraft, pixels"),
     "mosaic": _split("mosaic, tile mosaic, roman mosaic, mosaic tiles, ceramic tiles, tiles, byzantine mosaic"),
     "stained": _split(
         "stained glass, stained glass window, stained-glass, church window, leaded glass, glass window, cathedral glass"
@@ -42,9 +44,7 @@ STYLE_WORDS: Final[dict[str, tuple[str, ...]]] = {
     "lowpoly": _split(
         "low poly, lowpoly, low-poly, polygon art, triangles, geometric, polygonal, origami, low poly 3d render"
     ),
-    "neon": _split(
-        "neon, neon lights, neon sign, glowing neon, cyberpunk, glowing lines, synthwave, neon glow, tron"
-    ),
+    "neon": _split("neon, neon lights, neon sign, glowing neon, cyberpunk, glowing lines, synthwave, neon glow, tron"),
     "crossstitch": _split(
         "cross stitch, cross-stitch, embroidery, knitted, knit, needlework, stitched, wool, crossstitch, tapestry"
     ),
@@ -99,34 +99,28 @@ MOOD_WORDS: Final[dict[str, tuple[str, ...]]] = {
 STYLES: Final = tuple(STYLE_WORDS)
 MOODS: Final = tuple(MOOD_WORDS)
 
-NOUNS: Final = tuple(
-    (
-        "house cat dog mountain lake tree city street flower rose garden forest sea beach boat ship car bus train "
-        "bridge castle tower church village landscape portrait woman man girl boy face person child king robot dragon "
-        "horse bird owl fish fox lion tiger bear rabbit elephant butterfly apple pear banana fruit bowl vase cup "
-        "coffee teapot bread cake pizza table chair room window kitchen book guitar piano violin camera clock lamp "
-        "shoe hat bicycle motorcycle airplane rocket astronaut planet moon sun star cloud sky rainbow river waterfall "
-        "island desert hill field farm barn windmill lighthouse harbor market temple pagoda palace ruins skyline "
-        "skyscraper road path fence door sunflower tulip leaf mushroom cactus palm heart balloon umbrella snowman "
-        "ghost skull angel fairy wizard knight dancer soldier doctor smile eyes hands family friends couple crowd "
-        "statue fountain bottle glass candle lantern fire wave storm rain kitten puppy panda penguin frog turtle snake "
-        "shark whale dolphin bee snail monkey cow pig sheep chicken duck galaxy nebula galaxies spaceship superhero"
-    ).split()
+NOUNS: Final = _words(
+    "house cat dog mountain lake tree city street flower rose garden forest sea beach boat ship car bus train "
+    "bridge castle tower church village landscape portrait woman man girl boy face person child king robot dragon "
+    "horse bird owl fish fox lion tiger bear rabbit elephant butterfly apple pear banana fruit bowl vase cup "
+    "coffee teapot bread cake pizza table chair room window kitchen book guitar piano violin camera clock lamp "
+    "shoe hat bicycle motorcycle airplane rocket astronaut planet moon sun star cloud sky rainbow river waterfall "
+    "island desert hill field farm barn windmill lighthouse harbor market temple pagoda palace ruins skyline "
+    "skyscraper road path fence door sunflower tulip leaf mushroom cactus palm heart balloon umbrella snowman "
+    "ghost skull angel fairy wizard knight dancer soldier doctor smile eyes hands family friends couple crowd "
+    "statue fountain bottle glass candle lantern fire wave storm rain kitten puppy panda penguin frog turtle snake "
+    "shark whale dolphin bee snail monkey cow pig sheep chicken duck galaxy nebula galaxies spaceship superhero"
 )
-ADJECTIVES: Final = tuple(
-    (
-        "beautiful small big old little cute quiet lonely happy simple detailed elegant dreamy modern ancient tiny "
-        "huge lovely calm wild cozy misty stylish nice red white black brown pink orange purple grey tall fast"
-    ).split()
+ADJECTIVES: Final = _words(
+    "beautiful small big old little cute quiet lonely happy simple detailed elegant dreamy modern ancient tiny "
+    "huge lovely calm wild cozy misty stylish nice red white black brown pink orange purple grey tall fast"
 )
 PLACES: Final = _split(
     "by the sea, on a hill, in a garden, near a lake, in the mountains, in a city, on a table, under the trees, "
     "with clouds, with a smile, in a field, on the street, in the park"
 )
-SYLLABLES: Final = tuple(
-    (
-        "ka ro mi ta le bu sho ran gel pi zo tun ver mo du lin ast er ing ton ly qua fra sti pho bra ne hu wo xi cle ba"
-    ).split()
+SYLLABLES: Final = _words(
+    "ka ro mi ta le bu sho ran gel pi zo tun ver mo du lin ast er ing ton ly qua fra sti pho bra ne hu wo xi cle ba"
 )
 
 
