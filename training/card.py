@@ -51,52 +51,7 @@ NAMES: Final = {
     "night": "at night",
 }
 
-CARD: Final = """# restyle: the bundled model
-
-A tiny Img2Img diffusion model ({megabytes:.0f} MB, ONNX, half-precision weights computed in single precision) that restyles a
-picture on a CPU within a second. It is here so that Sfumato works out of the box and its tests run on a real model. It
-does not draw what a prompt names: "a dog" over a cat gives a cat, in whatever style the prompt asks for.
-
-## Use
-
-- Any aspect ratio; it runs at about 256 × 256 pixels (sides are multiples of 32, up to 512 × 512), and the result has
-  that size.
-- Best at strength 0.3 to 0.65; the default is {strength}, of {steps} steps, which are {calls} calls of its UNet. Guidance is 1. Sampler DPM++ 2M. At
-  most 32 tokens of a prompt are read.
-- A prompt without a word that it knows leaves the picture nearly as it is.
-
-## What it can and can't
-
-Every style and mood was asked for on {pictures} pictures that nothing was trained on, at the default strength. A classifier that
-learnt from renderings alone (right on {gate_style:.1%} of the styles and {gate_mood:.1%} of the moods of renderings it never saw) says how often
-the result is taken for what was asked. Layout: correlation of light and dark, 32 × 32, with the picture rendered in that
-style by a program. Edges: correlation with the edges of the picture that went in; styles with a pattern of their own
-have low ones. A style passes with {right:.0%} recognised and a layout of {kept}.
-
-| asked for | recognised | layout | edges | taken for | passes |
-|---|---|---|---|---|---|
-{rows}
-
-The autoencoder alone reaches {plain} dB on pictures and {styled} dB on renderings that it was not trained on.
-
-## Made from
-
-| part | what |
-|---|---|
-| architecture | diffusers' AutoencoderKL ({channels} latent channels of spread {spread}), a CLIP text encoder (2 layers, 2,560 tokens), a UNet of {millions:.1f} M parameters, v-prediction |
-| training | from nothing, by [training/](../../../../../training/README.md): {vae_steps:,} steps of the autoencoder, {samples:,} samples for the UNet |
-
-Training data: procedurally drawn scenes and all restylings, made for this model, and these pictures.
-
-| pictures | package | by | licence | |
-|---|---|---|---|---|
-{sources}
-
-## Files
-
-optimum's folder layout: `text_encoder`, `tokenizer`, `unet`, `vae_encoder`, `vae_decoder`, `scheduler`. `sfumato.json` has
-the model's constants and, under `rules`, what jobs may ask of it (see the project's docs/models.md).
-"""
+TEMPLATE: Final = Path(__file__).parent / "card.md"
 
 
 def write_card(plan: Plan, folder: Path, results: dict[str, Any], passed: list[str]) -> None:
@@ -117,7 +72,7 @@ def write_card(plan: Plan, folder: Path, results: dict[str, Any], passed: list[s
     checkpoint.write_json(file, constants)
     reports = {name: checkpoint.read_json(plan.folder / f"{name}.json") for name in ("vae", "unet", "gate")}
     unet = checkpoint.read_json(folder / "unet" / "config.json")
-    text = CARD.format(
+    text = TEMPLATE.read_text().format(
         megabytes=sum(path.stat().st_size for path in folder.rglob("*.onnx")) / 1e6,
         strength=constants["strength"],
         steps=constants["rules"]["num_inference_steps"],

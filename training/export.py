@@ -1,6 +1,6 @@
 """The trained parts as files: diffusers/ as the library saves them, restyle/ as ONNX in optimum's layout.
 
-ONNX weights are stored in half precision and cast when they are used: files are half as large, computing is exact. Every
+ONNX weights are stored in half precision and cast when they are used: files are half as large, computing is exact. Each
 part is checked against torch at several sizes.
 """
 
@@ -33,7 +33,7 @@ PATHS: Final = ("_name_or_path", "is_local", "local_files_only")
 
 
 def export(plan: Plan) -> None:
-    """Makes restyle/ and diffusers/ in the run's folder. Raises ValueError when ONNX Runtime computes something else."""
+    """Makes restyle/ and diffusers/ in the run's folder. Raises ValueError when ONNX Runtime computes otherwise."""
     folder = plan.folder / "restyle"
     if (folder / "sfumato.json").exists():
         return

@@ -1,8 +1,8 @@
 """The tokenizer and the text encoder.
 
 The encoder learns to tell styles and moods apart, with words among the nouns that it never sees twice, and is frozen
-then: a prompt's embedding says how the picture should look and little else. Architecture: CLIP's text model (Radford et al.
-2021), tiny.
+then: a prompt's embedding says how the picture should look and little else. Architecture: CLIP's text model
+(Radford et al. 2021), tiny.
 """
 
 import random

@@ -1,7 +1,7 @@
 """The autoencoder (diffusers' AutoencoderKL): 8 × 8 pixels to a latent cell and back, trained to be sharp on lines.
 
 Its latents are brought to mean 0 and the same spread in every channel, by its own last and first convolution; its
-`scaling_factor` is 1. The spread is LATENT_STD, not 1: the noise that a strength adds is then weaker beside the picture,
+`scaling_factor` is 1. The spread is LATENT_STD, not 1: the noise that a strength adds is weaker beside the picture then,
 which keeps the content at strengths over 0.5 (the same as a shifted noise schedule, without a schedule of its own).
 """
 
