@@ -34,6 +34,10 @@ class Plan:
         return self.device.startswith("cuda")
 
     @property
+    def save_every_s(self) -> float:
+        return 1.0 if self.small else 30.0
+
+    @property
     def pool(self) -> int:
         """Rendered pictures that are kept at once."""
         return 16 if self.small else 6144 if self.cuda else 1536

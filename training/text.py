@@ -26,7 +26,7 @@ MAX_TOKENS: Final = 32
 VOCABULARY: Final = 2560
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS: Final = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-SAVE_EVERY: Final = 200
+SAVE_EVERY: Final = 100  # steps
 
 
 def train_text(plan: Plan) -> None:

@@ -30,7 +30,6 @@ BRIDGED: Final = 0.88  # the rest are noisy renderings, for whoever asks for str
 # Where most jobs start: strengths of 0.28 to 0.7, of a thousand steps.
 USUAL: Final = (270, 700)
 REFRESH_EVERY: Final = 30
-SAVE_EVERY_S: Final = 30.0
 
 
 def train_unet(plan: Plan, contents: Contents) -> None:
@@ -60,7 +59,7 @@ def train_unet(plan: Plan, contents: Contents) -> None:
             pairs.refresh()
         if learner.step % 10 == 0:
             budget.words = f"step {learner.step}, loss {float(loss.detach()):.4f}"
-        if budget.used_s - saved_s > SAVE_EVERY_S:
+        if budget.used_s - saved_s > plan.save_every_s:
             learner.save(file, budget.used_s)
             saved_s = budget.used_s
     learner.mean.save_pretrained(plan.folder / "unet")

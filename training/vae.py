@@ -1,7 +1,7 @@
 """The autoencoder (diffusers' AutoencoderKL): 8 × 8 pixels to a latent cell and back, trained to be sharp on lines.
 
 Its latents are brought to mean 0 and the same spread in every channel, by its own last and first convolution; its
-`scaling_factor` is 1. The spread is LATENT_STD, not 1: the noise that a strength adds is weaker beside the picture then,
+`scaling_factor` is 1. The spread is LATENT_STD, not 1: the noise of a strength is weaker beside the picture then,
 which keeps the content at strengths over 0.5 (the same as a shifted noise schedule, without a schedule of its own).
 """
 
@@ -25,7 +25,6 @@ LATENT_STD: Final = 1.7
 RATE: Final = 2e-3
 NOISE: Final = 0.04  # of the latents' spread: small errors of the UNet must not show
 REFRESH_EVERY: Final = 40  # steps
-SAVE_EVERY_S: Final = 30.0
 
 
 def train_vae(plan: Plan, contents: Contents) -> None:
@@ -50,7 +49,7 @@ def train_vae(plan: Plan, contents: Contents) -> None:
             pairs.refresh()
         if learner.step % 10 == 0:
             budget.words = f"step {learner.step}, loss {float(loss.detach()):.4f}"
-        if budget.used_s - saved_s > SAVE_EVERY_S:
+        if budget.used_s - saved_s > plan.save_every_s:
             learner.save(file, budget.used_s)
             saved_s = budget.used_s
     pairs.refresh()
