@@ -16,8 +16,12 @@ class Learner:
 
     def __init__(self, net: Any, dtype: torch.dtype, rate: float, betas: tuple[float, float], decay: float) -> None:
         self.mean = copy.deepcopy(net).eval().requires_grad_(False)
-        self._master = [parameter.detach().clone().float() for parameter in net.parameters()]
-        self.net = net.to(dtype=dtype, memory_format=torch.channels_last).train()
+        net = net.to(memory_format=torch.channels_last)
+        # Weights and gradients of one layout: the fused optimizer takes no others.
+        self._master = [parameter.detach().clone() for parameter in net.parameters()]
+        for master in self._master:
+            master.grad = torch.zeros_like(master)
+        self.net = net.to(dtype=dtype).train()
         self._weights = list(self.net.parameters())
         on_cuda = self._master[0].is_cuda
         self._optimizer = torch.optim.AdamW(self._master, lr=rate, betas=betas, weight_decay=decay, fused=on_cuda)
@@ -28,7 +32,7 @@ class Learner:
         """One step at `rate` of the full rate; the running mean keeps `memory` of itself."""
         loss.backward()
         for master, weight in zip(self._master, self._weights, strict=True):
-            master.grad = weight.grad.float() if weight.grad is not None else None
+            master.grad.copy_(weight.grad)
             weight.grad = None
         torch.nn.utils.clip_grad_norm_(self._master, 1.0)
         for group in self._optimizer.param_groups:

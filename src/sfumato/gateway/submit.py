@@ -7,7 +7,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
@@ -292,6 +292,14 @@ class SubmitRoutes:
             raise Refusal("unsupported-picture", "The upload ends within its header.")
         return Uploaded(key, stored.etag, stored.size_bytes), header
 
+    def _doubts(self, job: Job) -> Mapping[str, list[str]]:
+        """What the caller may want to ask otherwise; nothing in the answer when there is nothing to say."""
+        model = self._gateway.registry.get(job.model)
+        if not without_known_word(job.params.prompt, model.words):
+            return {}
+        said = f"The prompt has no word that {model.name} knows, so the picture will stay nearly as it is. {model.summary}"
+        return {"warnings": [said]}
+
     async def _answer(self, request: Request, accepted: Accepted) -> Response:
         """202 with the links, or 200 with the whole job when the caller waited for its end and it came."""
         gateway, job = self._gateway, accepted.job
@@ -304,8 +312,16 @@ class SubmitRoutes:
                 headers = {"Preference-Applied": f"wait={wait:g}", "Location": links.status_url}
                 return JSONResponse(job_json(seen, links, None, None), 200, headers)
         status = accepted.outcome.state if accepted.outcome else State.QUEUED
-        body = to_json({"id": job.id, "status": status, **links.json()})
+        body = to_json({"id": job.id, "status": status, **links.json(), **self._doubts(job)})
         return Response(body, 202, {"Location": links.status_url}, "application/json")
+
+
+def without_known_word(prompt: str, words: Collection[str]) -> bool:
+    """Whether a prompt has none of the words, or runs of words, that its model goes by."""
+    if not words:
+        return False
+    plain = " ".join(["", *re.findall(r"[\w&-]+", prompt.lower()), ""])
+    return not any(f" {word} " in plain for word in words)
 
 
 def _priority(asked: Asked, caller: Caller) -> Priority:

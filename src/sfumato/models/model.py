@@ -81,7 +81,7 @@ class Model:
     waiting jobs new ones are answered 429; `device` and `dtype` are where and in which numbers its backend computes;
     `hub` and `revision` are where the folder came from, if it was fetched; `output_filter`, "package.module:function",
     is called with each finished picture; `attention_slicing` and `vae_tiling` need less memory; `cuda_graphs` off is
-    for finding out whether they are at fault; `scaling` is what the controller goes by.
+    for finding out whether they are at fault; `scaling` is what the controller goes by; `words` are those that its prompts need one of, none if any will do.
     """
 
     name: str
@@ -103,3 +103,4 @@ class Model:
     vae_tiling: bool = False
     cuda_graphs: bool = True
     scaling: Scaling = Scaling()
+    words: frozenset[str] = frozenset()
