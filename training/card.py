@@ -71,6 +71,7 @@ def write_card(plan: Plan, folder: Path, results: dict[str, Any], passed: list[s
     constants["summary"] = f"Restyles photos: {', '.join(NAMES.get(name, name) for name in passed if name != 'photo')}."
     checkpoint.write_json(file, constants)
     reports = {name: checkpoint.read_json(plan.folder / f"{name}.json") for name in ("vae", "unet", "gate")}
+    lines = checkpoint.read_json(plan.folder / "autoencoder.json")
     unet = checkpoint.read_json(folder / "unet" / "config.json")
     text = TEMPLATE.read_text().format(
         megabytes=sum(path.stat().st_size for path in folder.rglob("*.onnx")) / 1e6,
@@ -83,6 +84,7 @@ def write_card(plan: Plan, folder: Path, results: dict[str, Any], passed: list[s
         right=RIGHT,
         kept=KEPT,
         rows="\n".join(_row(name, result) for name, result in results.items()),
+        autoencoder=", ".join(f"{NAMES.get(name, name)} {value}" for name, value in lines.items()),
         plain=reports["vae"]["psnr_plain_db"],
         styled=reports["vae"]["psnr_styled_db"],
         channels=unet["in_channels"],

@@ -29,29 +29,33 @@ def exactly() -> torch.backends.cudnn.flags:
 
 
 class Contents:
-    """All contents made so far, uint8 [n, 3, SIDE, SIDE] on the device."""
+    """All contents made so far, uint8 [n, 3, SIDE, SIDE] on the device; every tenth shard is kept for tests."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._folder = plan, plan.folder / "contents"
         self._seen: set[Path] = set()
-        self._parts: list[Tensor] = []
-        self.pictures = torch.empty(0)
+        self.pictures = torch.empty(0, dtype=torch.uint8, device=plan.device)
+        self.unseen = self.pictures
         self.look()
 
     def look(self) -> None:
         """Take in shards that are new."""
         new = [file for file in shards(self._folder) if file not in self._seen]
-        for file in new:
-            self._seen.add(file)
-            self._parts.append(torch.from_numpy(np.load(file)).permute(0, 3, 1, 2).contiguous().to(self._plan.device))
-        if new:
-            self.pictures = torch.cat(self._parts)
-            self._parts = [self.pictures]
+        self._seen.update(new)
+        held = [file for file in new if int(file.stem) % 10 == 9]
+        self.pictures = self._with(self.pictures, [file for file in new if file not in held])
+        self.unseen = self._with(self.unseen, held)
 
-    def sample(self, count: int) -> Tensor:
+    def _with(self, pictures: Tensor, files: list[Path]) -> Tensor:
+        parts = [torch.from_numpy(np.load(file)).permute(0, 3, 1, 2).to(self._plan.device) for file in files]
+        first = [pictures] if len(pictures) else []
+        return torch.cat([*first, *parts]) if parts else pictures
+
+    def sample(self, count: int, unseen: bool = False) -> Tensor:
         """Random parts of random contents, seen a little differently each time: [count, 3, SIZE, SIZE], 0 to 1."""
         device = self._plan.device
-        x = self.pictures[torch.randint(len(self.pictures), (count,), device=device)].float() / 255
+        pictures = self.unseen if unseen and len(self.unseen) else self.pictures
+        x = pictures[torch.randint(len(pictures), (count,), device=device)].float() / 255
         zoom = 0.66 + 0.34 * torch.rand(count, device=device)
         turn = (torch.rand(count, device=device) - 0.5) * 0.3 * (torch.rand(count, device=device) < 0.3)
         flip = torch.where(torch.rand(count, device=device) < 0.5, -1.0, 1.0)
@@ -81,10 +85,14 @@ def _relit(x: Tensor) -> Tensor:
 
 
 def chosen_styles(count: int, device: str) -> tuple[Tensor, Tensor]:
-    """Style and mood numbers [count]: every style equally often, four of ten without a mood."""
+    """Style and mood numbers [count]: every style equally often, four of ten without a mood.
+
+    Sepia and black and white have none: in another colour neither would be left.
+    """
     style = torch.arange(count, device=device) % len(STYLES)
     mood = torch.randint(len(MOODS), (count,), device=device) * (torch.rand(count, device=device) > 0.35)
-    return style, mood
+    toned = (style == STYLES.index("sepia")) | (style == STYLES.index("bw"))
+    return style, mood * ~toned
 
 
 class Pairs:
@@ -98,8 +106,9 @@ class Pairs:
         make: Callable[[Tensor], Tensor],
         shape: tuple[int, ...],
         dtype: torch.dtype,
+        unseen: bool = False,
     ) -> None:
-        self._plan, self._contents, self._make, self._next = plan, contents, make, 0
+        self._plan, self._contents, self._make, self._next, self._unseen = plan, contents, make, 0, unseen
         self.count = count
         self.plain = torch.empty((count, *shape), dtype=dtype, device=plan.device)
         self.styled = torch.empty_like(self.plain)
@@ -114,7 +123,7 @@ class Pairs:
         """Make the oldest chunk of pairs anew."""
         size = min(self._plan.chunk, self.count - self._next)
         with torch.no_grad(), exactly():
-            pictures = self._contents.sample(size)
+            pictures = self._contents.sample(size, self._unseen)
             style, mood = chosen_styles(size, self._plan.device)
             rendered = render_mixed(pictures, style, mood)
         part = slice(self._next, self._next + size)

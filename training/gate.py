@@ -20,6 +20,8 @@ __all__ = ["answers", "load_gate", "train_gate"]
 CHANNELS: Final = (3, 32, 64, 96, 128, 160)
 RATE: Final = 3e-3
 REFRESH_EVERY: Final = 12
+GREY: Final = 0.05  # mean chroma below which a picture is as good as black and white
+SAVE_EVERY: Final = 40
 
 
 def train_gate(plan: Plan, contents: Contents) -> None:
@@ -30,7 +32,11 @@ def train_gate(plan: Plan, contents: Contents) -> None:
     net = _new().to(plan.device)
     rate = RATE if plan.cuda else RATE / 2
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=1e-2)
+    file = plan.folder / "state" / "gate.pt"
     budget = Budget("gate", plan.seconds_of("gate"))
+    if kept := checkpoint.load(file, plan.device):
+        net.load_state_dict(kept["net"])
+        budget.spent_s = kept["spent_s"]
     pairs = Pairs(plan, contents, plan.pool // 2, as_bytes, (3, SIZE, SIZE), torch.uint8)
     vae = load_vae(plan)
     pairs.fill()
@@ -41,12 +47,17 @@ def train_gate(plan: Plan, contents: Contents) -> None:
         which = pairs.any(batch)
         x = _seen(vae, pairs.styled[which].float() / 255)
         style, mood = answers(net, x)
-        loss = F.cross_entropy(style, pairs.style[which]) + F.cross_entropy(mood, pairs.mood[which])
+        clear = _clear(pairs.plain[which], pairs.style[which], pairs.mood[which]).float()
+        losses = _losses(style, pairs.style[which]) + _losses(mood, pairs.mood[which])
+        loss = (losses * clear).sum() / clear.sum().clamp(min=1)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         if step % REFRESH_EVERY == 0:
             pairs.refresh()
+        if step % SAVE_EVERY == 0:
+            checkpoint.save(file, {"net": net.state_dict(), "spent_s": budget.used_s})
+        if step % 4 == 0:
             budget.words = f"step {step}, loss {float(loss.detach()):.3f}"
     net.eval()
     checkpoint.save(plan.folder / "gate.pt", net.state_dict())
@@ -65,6 +76,19 @@ def answers(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     y = body(x * 2 - 1)
     scores = head(torch.cat([y.mean((2, 3)), y.amax((2, 3))], 1))
     return scores[:, : len(STYLES)], scores[:, len(STYLES) :]
+
+
+def _clear(plain: Tensor, style: Tensor, mood: Tensor) -> Tensor:
+    """Which renderings can be told at all: a grey picture's photo, sepia, black and white and vivid ones can not."""
+    x = plain.float() / 255
+    colored = (x - x.mean(1, keepdim=True)).abs().mean((1, 2, 3)) > GREY
+    toned = torch.tensor([STYLES.index(name) for name in ("photo", "sepia", "bw")], device=plain.device)
+    return colored | ~(torch.isin(style, toned) | (mood == MOODS.index("vivid")))
+
+
+def _losses(scores: Tensor, wanted: Tensor) -> Tensor:
+    found: Tensor = F.cross_entropy(scores, wanted, reduction="none")
+    return found
 
 
 def _new() -> Any:
@@ -93,22 +117,19 @@ def _seen(vae: Any, x: Tensor) -> Tensor:
 
 
 def _rightness(plan: Plan, net: Any, contents: Contents) -> dict[str, Any]:
-    """Shares of right answers on fresh renderings, over all and for each name."""
-    pairs = Pairs(plan, contents, plan.chunk * (1 if plan.small else 4), as_bytes, (3, SIZE, SIZE), torch.uint8)
+    """Shares of right answers on renderings of contents it never saw, over all and for each name."""
+    count = plan.chunk * (1 if plan.small else 10)
+    pairs = Pairs(plan, contents, count, as_bytes, (3, SIZE, SIZE), torch.uint8, unseen=True)
     pairs.fill()
     with torch.no_grad():
         found = [answers(net, part.float() / 255) for part in pairs.styled.split(32)]
-    style = torch.cat([part[0] for part in found]).argmax(1) == pairs.style
-    mood = torch.cat([part[1] for part in found]).argmax(1) == pairs.mood
-    each = {name: round(float(style[pairs.style == number].float().mean()), 3) for number, name in enumerate(STYLES)}
-    each_mood = {
-        name: round(float(mood[pairs.mood == number].float().mean()), 3)
-        for number, name in enumerate(MOODS)
-        if bool((pairs.mood == number).any())
-    }
-    return {
-        "style": float(style.float().mean()),
-        "mood": float(mood.float().mean()),
-        "styles": each,
-        "moods": each_mood,
-    }
+    clear = torch.cat(
+        [_clear(*parts) for parts in zip(*(x.split(32) for x in (pairs.plain, pairs.style, pairs.mood)), strict=True)]
+    )
+    right: dict[str, Any] = {"renderings": int(clear.sum())}
+    for kind, names, wanted, number in (("style", STYLES, pairs.style, 0), ("mood", MOODS, pairs.mood, 1)):
+        hit = torch.cat([part[number] for part in found]).argmax(1) == wanted
+        right[kind] = round(float(hit[clear].float().mean()), 4)
+        each = ((name, hit[clear & (wanted == at)]) for at, name in enumerate(names))
+        right[f"{kind}s"] = {name: round(float(hits.float().mean()), 3) for name, hits in each if len(hits)}
+    return right

@@ -33,6 +33,7 @@ RIGHT: Final = 0.75  # of the held-out pictures must be taken for what was asked
 KEPT: Final = 0.6  # correlation of the layout with the style's own rendering
 SHEETS: Final = (0.35, 0.5, 0.65)
 CALLS: Final = 6
+LINES: Final = ("photo", "watercolor", "oil", "pencil", "ink", "stained", "comic", "pointillism")
 
 Picture = npt.NDArray[np.uint8]
 
@@ -62,18 +63,30 @@ class Restyler:
                     found[int(event.key)] = event.pixels
         return [found[number] for number in range(len(pictures))]
 
+    def autoencoder(self, held: Sequence[tuple[Picture, str]]) -> dict[str, Any]:
+        """Peak signal-to-noise ratio in dB of pictures and of their renderings that go into latents and back."""
+        plain = _tensor([picture for picture, _ in held])
+        found = {}
+        for style in LINES:
+            drawn = (render(plain, style, "none") * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+            latents = self._backend.encode_images(drawn, [self._backend.arrays.generator(1)] * len(drawn))
+            error = ((self._backend.decode(latents).clip(0, 1) - drawn / 255) ** 2).mean((1, 2, 3))
+            found[style] = round(float((-10 * np.log10(error)).mean()), 1)
+        return found
+
 
 def judge(plan: Plan) -> None:
     """Makes judged.json and sheets in the run's folder, and the card and the metadata of restyle/."""
     folder = plan.folder / "restyle"
     if not (plan.folder / "judged.json").exists():
         checkpoint.write_json(plan.folder / "judged.json", judged(plan, folder))
+    if not (plan.folder / "autoencoder.json").exists():
+        checkpoint.write_json(plan.folder / "autoencoder.json", Restyler(folder).autoencoder(_held(plan)))
     results = checkpoint.read_json(plan.folder / "judged.json")
     passed = [name for name, result in results.items() if result["passed"]]
     write_card(plan, folder, results, passed)
-    held = held_out(plan.folder / "pictures")
-    rows = [held[row] for row in (ROWS[:2] if plan.small else ROWS) if row < len(held)]
-    restyle = Restyler(folder)
+    every, restyle = held_out(plan.folder / "pictures"), Restyler(folder)
+    rows = [every[row] for row in (ROWS[:2] if plan.small else ROWS) if row < len(every)]
     names = list(PHRASES)[1 : 3 if plan.small else len(PHRASES)]
     for strength in SHEETS[:1] if plan.small else SHEETS:
         columns = [
@@ -86,14 +99,17 @@ def judge(plan: Plan) -> None:
 
 def judged(plan: Plan, folder: Path) -> dict[str, Any]:
     """For each style and mood: how often it is recognised, what else it is taken for, and how much content is left."""
-    net, restyle, held = load_gate(plan.folder / "gate.pt"), Restyler(folder), held_out(plan.folder / "pictures")
-    held = held[:2] if plan.small else held
+    net, restyle, held = load_gate(plan.folder / "gate.pt"), Restyler(folder), _held(plan)
     results = {}
     asked = list(PHRASES.items())[: 2 if plan.small else None]
     for name, phrase in track(asked, "judging"):
         made = restyle([picture for picture, _ in held], [phrase.format(noun) for _, noun in held])
         results[name] = _result(name, net, [picture for picture, _ in held], made)
     return results
+
+
+def _held(plan: Plan) -> list[tuple[Picture, str]]:
+    return held_out(plan.folder / "pictures")[: 2 if plan.small else None]
 
 
 def _result(name: str, net: Any, plain: Sequence[Picture], made: Sequence[Picture]) -> dict[str, Any]:

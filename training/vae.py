@@ -28,7 +28,7 @@ REFRESH_EVERY: Final = 40  # steps
 
 
 def train_vae(plan: Plan, contents: Contents) -> None:
-    """Makes vae/ in the run's folder; its quality on renderings of what comes next is in vae.json."""
+    """Makes vae/ in the run's folder; its quality on contents that it never saw is in vae.json."""
     if (plan.folder / "vae.json").exists():
         return
     torch.manual_seed(plan.seed + 1)
@@ -141,7 +141,7 @@ def _fold(vae: Any, pictures: Tensor, plan: Plan) -> None:
 
 def _quality(vae: Any, plan: Plan, contents: Contents) -> dict[str, float]:
     """Peak signal-to-noise ratio in dB, mean over pictures that it was not trained on."""
-    pairs = Pairs(plan, contents, plan.chunk, as_bytes, (3, SIZE, SIZE), torch.uint8)
+    pairs = Pairs(plan, contents, plan.chunk, as_bytes, (3, SIZE, SIZE), torch.uint8, unseen=True)
     pairs.fill()
     found = {}
     for name, pictures in (("plain", pairs.plain), ("styled", pairs.styled)):

@@ -24,7 +24,7 @@ def test_a_run_is_killed_goes_on_and_ends_with_a_model_that_the_service_can_load
     first = start(tmp_path, "--seconds", "vae=600")
     poll(lambda: (tmp_path / "state" / "vae.pt").exists(), within_s=150)
     first.send_signal(signal.SIGKILL)
-    first.wait(10)
+    first.communicate(timeout=10)
     tokenizer = (tmp_path / "tokenizer" / "tokenizer.json").stat().st_mtime_ns
 
     second = start(tmp_path)

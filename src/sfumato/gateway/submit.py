@@ -7,14 +7,14 @@ import math
 import os
 import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic_core import to_json
 
-from sfumato.core.errors import NotFound, TransientError
+from sfumato.core.errors import NotFound, TransientError, UnknownModel
 from sfumato.core.job import Job, Priority, State, idempotent_job_id, uuid7
 from sfumato.core.keys import ApiKey
 from sfumato.gateway.asked import (
@@ -46,7 +46,7 @@ from sfumato.gateway.uploads import (
 )
 from sfumato.gateway.views import BLIND_RETRY_AFTER_S, Sighting, backlog_s, job_json, rfc3339
 from sfumato.gateway.webhooks import check_webhook
-from sfumato.models.registry import Model
+from sfumato.models.registry import BrokenModel, Model
 from sfumato.observability import count, observe, span
 
 __all__ = ["SubmitRoutes"]
@@ -294,11 +294,12 @@ class SubmitRoutes:
 
     def _doubts(self, job: Job) -> Mapping[str, list[str]]:
         """What the caller may want to ask otherwise; nothing in the answer when there is nothing to say."""
-        model = self._gateway.registry.get(job.model)
-        if not without_known_word(job.params.prompt, model.words):
-            return {}
-        said = f"The prompt has no word that {model.name} knows, so the picture will stay nearly as it is. {model.summary}"
-        return {"warnings": [said]}
+        with contextlib.suppress(UnknownModel, BrokenModel):  # The list may have changed since the job was taken.
+            model = self._gateway.registry.get(job.model)
+            if not model.knows(job.params.prompt):
+                said = f"The prompt has no word that {model.name} knows, so the picture stays nearly as it is."
+                return {"warnings": [f"{said} {model.summary}".strip()]}
+        return {}
 
     async def _answer(self, request: Request, accepted: Accepted) -> Response:
         """202 with the links, or 200 with the whole job when the caller waited for its end and it came."""
@@ -314,14 +315,6 @@ class SubmitRoutes:
         status = accepted.outcome.state if accepted.outcome else State.QUEUED
         body = to_json({"id": job.id, "status": status, **links.json(), **self._doubts(job)})
         return Response(body, 202, {"Location": links.status_url}, "application/json")
-
-
-def without_known_word(prompt: str, words: Collection[str]) -> bool:
-    """Whether a prompt has none of the words, or runs of words, that its model goes by."""
-    if not words:
-        return False
-    plain = " ".join(["", *re.findall(r"[\w&-]+", prompt.lower()), ""])
-    return not any(f" {word} " in plain for word in words)
 
 
 def _priority(asked: Asked, caller: Caller) -> Priority:

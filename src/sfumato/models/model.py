@@ -1,5 +1,6 @@
 """One model that jobs can name, and the errors about models that can't be used."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -104,3 +105,8 @@ class Model:
     cuda_graphs: bool = True
     scaling: Scaling = Scaling()
     words: frozenset[str] = frozenset()
+
+    def knows(self, prompt: str) -> bool:
+        """Whether a prompt has one of `words`, each a word or a run of words; so has any prompt where there are none."""
+        plain = " ".join(["", *re.findall(r"[\w&-]+", prompt.lower()), ""])
+        return not self.words or any(f" {word} " in plain for word in self.words)

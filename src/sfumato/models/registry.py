@@ -284,7 +284,7 @@ def _model(listed: Listed) -> Model:
         vae_tiling=entry.vae_tiling,
         cuda_graphs=entry.cuda_graphs,
         scaling=Scaling(entry.min_workers, entry.max_workers, entry.objective_s, entry.weight),
-        words=_published_words(published),
+        words=frozenset() if entry.backend == "simulated" else _published_words(published),
     )
 
 
