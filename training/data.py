@@ -96,7 +96,9 @@ def chosen_styles(count: int, device: str) -> tuple[Tensor, Tensor]:
 
 
 class Pairs:
-    """A pool of `count` pairs, each `shape`; `make` turns pictures [n, 3, SIZE, SIZE] into what is kept of them."""
+    """A pool of `count` pairs, each `shape`; `make` turns pictures [n, 3, SIZE, SIZE] into what is kept of them.
+
+    `make_styled` does so with the renderings, if they are to be kept otherwise."""
 
     def __init__(
         self,
@@ -107,9 +109,10 @@ class Pairs:
         shape: tuple[int, ...],
         dtype: torch.dtype,
         unseen: bool = False,
+        make_styled: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._plan, self._contents, self._make, self._next, self._unseen = plan, contents, make, 0, unseen
-        self.count = count
+        self.count, self._make_styled = count, make_styled or make
         self.plain = torch.empty((count, *shape), dtype=dtype, device=plan.device)
         self.styled = torch.empty_like(self.plain)
         self.style, self.mood = (torch.zeros(count, dtype=torch.long, device=plan.device) for _ in range(2))
@@ -128,7 +131,7 @@ class Pairs:
             rendered = render_mixed(pictures, style, mood)
         part = slice(self._next, self._next + size)
         with torch.no_grad():
-            self.plain[part], self.styled[part] = self._make(pictures), self._make(rendered)
+            self.plain[part], self.styled[part] = self._make(pictures), self._make_styled(rendered)
         self.style[part], self.mood[part] = style, mood
         self._next = (self._next + size) % self.count
 

@@ -37,15 +37,16 @@ def train_gate(plan: Plan, contents: Contents) -> None:
     if kept := checkpoint.load(file, plan.device):
         net.load_state_dict(kept["net"])
         budget.spent_s = kept["spent_s"]
-    pairs = Pairs(plan, contents, plan.pool // 2, as_bytes, (3, SIZE, SIZE), torch.uint8)
     vae = load_vae(plan)
+    shape, shown = (3, SIZE, SIZE), lambda x: as_bytes(_through(vae, x))
+    pairs = Pairs(plan, contents, plan.pool // 2, as_bytes, shape, torch.uint8, make_styled=shown)
     pairs.fill()
     batch = 128 if plan.cuda else 16
     for step, share in enumerate(budget.turns(), start=1):
         for group in optimizer.param_groups:
             group["lr"] = rate * max(0.01, 1 - share)
         which = pairs.any(batch)
-        x = _seen(vae, pairs.styled[which].float() / 255)
+        x = _seen(pairs.styled[which].float() / 255)
         style, mood = answers(net, x)
         clear = _clear(pairs.plain[which], pairs.style[which], pairs.mood[which]).float()
         losses = _losses(style, pairs.style[which]) + _losses(mood, pairs.mood[which])
@@ -101,19 +102,22 @@ def _new() -> Any:
     )
 
 
-def _seen(vae: Any, x: Tensor) -> Tensor:
-    """As a model might show it: through the autoencoder, blurred, noisy, or cut."""
-    with torch.no_grad():
-        half = len(x) // 2
-        x = torch.cat([decoded(vae, encoded(vae, x[:half])), x[half:]])
-        kind = float(torch.rand(()))
-        if kind < 0.25:
-            x = F.avg_pool2d(x, 3, 1, 1)
-        elif kind < 0.45:
-            x = F.interpolate(
-                F.interpolate(x, scale_factor=0.6, mode="bilinear", antialias=True), size=SIZE, mode="bilinear"
-            )
-        return x + torch.randn_like(x) * float(torch.rand(())) * 0.06
+def _through(vae: Any, x: Tensor) -> Tensor:
+    """Half of the pictures through the autoencoder, as all of a model's are."""
+    half = torch.arange(len(x), device=x.device) // len(STYLES) % 2 == 0
+    x[half] = torch.cat([decoded(vae, encoded(vae, part)) for part in x[half].split(32)])
+    return x
+
+
+def _seen(x: Tensor) -> Tensor:
+    """As a model might show it: blurred, coarse, noisy, or as it is."""
+    kind = float(torch.rand(()))
+    if kind < 0.25:
+        x = F.avg_pool2d(x, 3, 1, 1)
+    elif kind < 0.45:
+        small = F.interpolate(x, scale_factor=0.6, mode="bilinear", antialias=True)
+        x = F.interpolate(small, size=SIZE, mode="bilinear")
+    return x + torch.randn_like(x) * float(torch.rand(())) * 0.06
 
 
 def _rightness(plan: Plan, net: Any, contents: Contents) -> dict[str, Any]:
