@@ -214,7 +214,7 @@ def _save_diffusers(plan: Plan, vae: Any, unet: Any, text: Any) -> None:
 
 def _write_configs(plan: Plan, folder: Path, vae: Any, unet: Any, text: Any) -> None:
     configs = {"unet": dict(unet.config), "vae_encoder": dict(vae.config), "vae_decoder": dict(vae.config)}
-    configs["text_encoder"] = text.config.to_dict()
+    configs["text_encoder"] = text.config.to_dict() | {"dtype": "float32"}
     for name, config in configs.items():
         checkpoint.write_json(folder / name / "config.json", json.loads(json.dumps(config, default=str)))
     for name in ("tokenizer", "scheduler"):
