@@ -1,8 +1,8 @@
 """What a run has learnt, in a few small files and back: for a machine that is lent for minutes and gives little back.
 
-`python -m training.carry pack RUN FILES` writes vae.pt, unet.pt (half precision), gate.pt and run.json into FILES, from
-finished stages or else from their last checkpoints; `python -m training.carry unpack FILES RUN` makes a run's folder of
-them, that the stages export and judge go on from.
+`python -m training.carry pack RUN FILES` writes vae.pt, unet.pt (half precision), the gates and run.json into FILES,
+from finished stages or else from their last checkpoints. `python -m training.carry unpack FILES RUN` makes a run's
+folder of them, that the stages export and judge go on from.
 """
 
 import shutil
@@ -18,6 +18,7 @@ from training import checkpoint
 __all__ = ["pack", "unpack"]
 
 NETWORKS = {"vae": AutoencoderKL, "unet": UNet2DConditionModel}
+GATES = ("gate.pt", "moods.pt")
 REPORTS = ("text.json", "vae.json", "unet.json", "gate.json")
 
 
@@ -27,8 +28,9 @@ def pack(run: Path, files: Path) -> None:
             checkpoint.save(files / f"{name}.pt", _halved(network.from_pretrained(run / name).state_dict()))
         elif (kept := checkpoint.load(run / "state" / f"{name}.pt")) is not None:
             checkpoint.save(files / f"{name}.pt", _halved(kept["mean"]))
-    if (run / "gate.pt").exists():
-        shutil.copyfile(run / "gate.pt", files / "gate.pt")
+    for gate in GATES:
+        if (run / gate).exists():
+            shutil.copyfile(run / gate, files / gate)
     checkpoint.write_json(files / "run.json", {name: checkpoint.read_json(run / name) for name in REPORTS})
 
 
@@ -43,8 +45,9 @@ def unpack(files: Path, run: Path) -> None:
         if (files / f"{name}.pt").exists():
             net.load_state_dict({key: value.float() for key, value in checkpoint.load(files / f"{name}.pt").items()})
             net.save_pretrained(run / name)
-    if (files / "gate.pt").exists():
-        shutil.copyfile(files / "gate.pt", run / "gate.pt")
+    for gate in GATES:
+        if (files / gate).exists():
+            shutil.copyfile(files / gate, run / gate)
     for name, report in checkpoint.read_json(files / "run.json").items():
         if report is not None:
             checkpoint.write_json(run / name, report)

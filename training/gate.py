@@ -1,4 +1,7 @@
-"""A classifier of styles and moods that learns from renderings alone, never from the model's own pictures."""
+"""What judges: a classifier of styles by patterns, and one of moods by colours (moodgate.py).
+
+Both learn from renderings alone, never from the model's own pictures.
+"""
 
 from itertools import pairwise
 from pathlib import Path
@@ -8,32 +11,44 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from training import checkpoint
-from training.data import Contents, Pairs, as_bytes
+from training.data import Contents, Pairs, as_bytes, exactly
 from training.filters import Tensor
+from training.moodgate import colorful, new_mood_net, train_moods
 from training.plan import SIZE, Plan
+from training.render import render
 from training.stage import Budget
 from training.vae import decoded, encoded, load_vae
-from training.words import MOODS, STYLES
+from training.words import STYLES
 
-__all__ = ["answers", "load_gate", "train_gate"]
+__all__ = ["load_gate", "style_scores", "train_gate"]
 
 CHANNELS: Final = (3, 32, 64, 96, 128, 160)
 RATE: Final = 3e-3
 REFRESH_EVERY: Final = 12
-GREY: Final = 0.05  # mean chroma below which a picture is as good as black and white
-SAVE_EVERY: Final = 40
+SAVE_EVERY: Final = 40  # steps
+MOODS_SHARE: Final = 0.25  # of the stage's time
 
 
 def train_gate(plan: Plan, contents: Contents) -> None:
-    """Makes gate.pt in the run's folder; how often it is right on renderings it never saw is in gate.json."""
+    """Makes gate.pt and moods.pt in the run's folder; how often they are right on unseen contents is in gate.json."""
     if (plan.folder / "gate.json").exists():
         return
     torch.manual_seed(plan.seed + 4)
+    seconds = plan.seconds_of("gate")
+    if not (plan.folder / "gate.pt").exists():
+        _train_styles(plan, contents, seconds * (1 - MOODS_SHARE))
+    moods, told = train_moods(plan, contents, Budget("gate of moods", seconds * MOODS_SHARE))
+    checkpoint.save(plan.folder / "moods.pt", moods.state_dict())
+    styles, _ = load_gate(plan.folder)
+    checkpoint.write_json(plan.folder / "gate.json", _rightness(plan, styles, contents) | told)
+
+
+def _train_styles(plan: Plan, contents: Contents, seconds: float) -> None:
     net = _new().to(plan.device)
     rate = RATE if plan.cuda else RATE / 2
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=1e-2)
     file = plan.folder / "state" / "gate.pt"
-    budget = Budget("gate", plan.seconds_of("gate"))
+    budget = Budget("gate of styles", seconds)
     if kept := checkpoint.load(file, plan.device):
         net.load_state_dict(kept["net"])
         budget.spent_s = kept["spent_s"]
@@ -46,10 +61,9 @@ def train_gate(plan: Plan, contents: Contents) -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate * max(0.01, 1 - share)
         which = pairs.any(batch)
-        x = _seen(pairs.styled[which].float() / 255)
-        style, mood = answers(net, x)
-        clear = _clear(pairs.plain[which], pairs.style[which], pairs.mood[which]).float()
-        losses = _losses(style, pairs.style[which]) + _losses(mood, pairs.mood[which])
+        clear = _clear(pairs.plain[which], pairs.style[which]).float()
+        scores = style_scores(net, _seen(pairs.styled[which].float() / 255))
+        losses = F.cross_entropy(scores, pairs.style[which], reduction="none")
         loss = (losses * clear).sum() / clear.sum().clamp(min=1)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -60,35 +74,22 @@ def train_gate(plan: Plan, contents: Contents) -> None:
             checkpoint.save(file, {"net": net.state_dict(), "spent_s": budget.used_s})
         if step % 4 == 0:
             budget.words = f"step {step}, loss {float(loss.detach()):.3f}"
-    net.eval()
     checkpoint.save(plan.folder / "gate.pt", net.state_dict())
-    checkpoint.write_json(plan.folder / "gate.json", _rightness(plan, net, contents))
 
 
-def load_gate(file: Path) -> Any:
-    net = _new()
-    net.load_state_dict(checkpoint.load(file))
-    return net.eval()
+def load_gate(folder: Path) -> tuple[Any, Any]:
+    """The networks of styles and of moods, on the CPU."""
+    styles, moods = _new(), new_mood_net()
+    styles.load_state_dict(checkpoint.load(folder / "gate.pt"))
+    moods.load_state_dict(checkpoint.load(folder / "moods.pt"))
+    return styles.eval(), moods.eval()
 
 
-def answers(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores of the styles [n, styles] and of the moods [n, moods] of pictures 0 to 1."""
+def style_scores(net: Any, x: Tensor) -> Tensor:
+    """Scores [n, styles] of pictures [n, 3, h, w], 0 to 1."""
     body, head = net
     y = body(x * 2 - 1)
-    scores = head(torch.cat([y.mean((2, 3)), y.amax((2, 3))], 1))
-    return scores[:, : len(STYLES)], scores[:, len(STYLES) :]
-
-
-def _clear(plain: Tensor, style: Tensor, mood: Tensor) -> Tensor:
-    """Which renderings can be told at all: a grey picture's photo, sepia, black and white and vivid ones can not."""
-    x = plain.float() / 255
-    colored = (x - x.mean(1, keepdim=True)).abs().mean((1, 2, 3)) > GREY
-    toned = torch.tensor([STYLES.index(name) for name in ("photo", "sepia", "bw")], device=plain.device)
-    return colored | ~(torch.isin(style, toned) | (mood == MOODS.index("vivid")))
-
-
-def _losses(scores: Tensor, wanted: Tensor) -> Tensor:
-    found: Tensor = F.cross_entropy(scores, wanted, reduction="none")
+    found: Tensor = head(torch.cat([y.mean((2, 3)), y.amax((2, 3))], 1))
     return found
 
 
@@ -97,9 +98,13 @@ def _new() -> Any:
     for before, after in pairwise(CHANNELS):
         layers += [torch.nn.Conv2d(before, after, 3, 2, 1, bias=False), torch.nn.BatchNorm2d(after), torch.nn.ReLU()]
         layers += [torch.nn.Conv2d(after, after, 3, 1, 1, bias=False), torch.nn.BatchNorm2d(after), torch.nn.ReLU()]
-    return torch.nn.ModuleList(
-        [torch.nn.Sequential(*layers), torch.nn.Linear(2 * CHANNELS[-1], len(STYLES) + len(MOODS))]
-    )
+    return torch.nn.ModuleList([torch.nn.Sequential(*layers), torch.nn.Linear(2 * CHANNELS[-1], len(STYLES))])
+
+
+def _clear(plain: Tensor, style: Tensor) -> Tensor:
+    """Which renderings can be told at all: a grey picture's photo, sepia and black and white ones can not."""
+    toned = torch.tensor([STYLES.index(name) for name in ("photo", "sepia", "bw")], device=plain.device)
+    return colorful(plain.float() / 255) | ~torch.isin(style, toned)
 
 
 def _through(vae: Any, x: Tensor) -> Tensor:
@@ -121,19 +126,13 @@ def _seen(x: Tensor) -> Tensor:
 
 
 def _rightness(plan: Plan, net: Any, contents: Contents) -> dict[str, Any]:
-    """Shares of right answers on renderings of contents it never saw, over all and for each name."""
-    count = plan.chunk * (1 if plan.small else 10)
-    pairs = Pairs(plan, contents, count, as_bytes, (3, SIZE, SIZE), torch.uint8, unseen=True)
-    pairs.fill()
-    with torch.no_grad():
-        found = [answers(net, part.float() / 255) for part in pairs.styled.split(32)]
-    clear = torch.cat(
-        [_clear(*parts) for parts in zip(*(x.split(32) for x in (pairs.plain, pairs.style, pairs.mood)), strict=True)]
-    )
-    right: dict[str, Any] = {"renderings": int(clear.sum())}
-    for kind, names, wanted, number in (("style", STYLES, pairs.style, 0), ("mood", MOODS, pairs.mood, 1)):
-        hit = torch.cat([part[number] for part in found]).argmax(1) == wanted
-        right[kind] = round(float(hit[clear].float().mean()), 4)
-        each = ((name, hit[clear & (wanted == at)]) for at, name in enumerate(names))
-        right[f"{kind}s"] = {name: round(float(hits.float().mean()), 3) for name, hits in each if len(hits)}
-    return right
+    """Shares of right answers on renderings, in no mood, of contents that it never saw; over all and for each style."""
+    right = {}
+    with torch.no_grad(), exactly():
+        for number, style in enumerate(STYLES):
+            x = contents.sample(8 if plan.small else 48, unseen=True).cpu()
+            x = render(x[colorful(x)], style, "none")
+            right[style] = style_scores(net, x).argmax(1) == number
+    every = torch.cat(list(right.values())).float()
+    each = {name: round(float(hits.float().mean()), 3) for name, hits in right.items() if len(hits)}
+    return {"style": round(float(every.mean()), 4), "renderings": len(every), "styles": each}

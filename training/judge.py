@@ -20,8 +20,9 @@ from sfumato.engine.engine import Engine, Failed, Finished
 from training import checkpoint
 from training.card import PHRASES, write_card
 from training.filters import blur, gradient, grey
-from training.gate import answers, load_gate
+from training.gate import load_gate, style_scores
 from training.held import ROWS, held_out
+from training.moodgate import mood_scores
 from training.plan import SIZE, Plan
 from training.render import render
 from training.sheet import sheet
@@ -99,12 +100,12 @@ def judge(plan: Plan) -> None:
 
 def judged(plan: Plan, folder: Path) -> dict[str, Any]:
     """For each style and mood: how often it is recognised, what else it is taken for, and how much content is left."""
-    net, restyle, held = load_gate(plan.folder / "gate.pt"), Restyler(folder), _held(plan)
+    gates, restyle, held = load_gate(plan.folder), Restyler(folder), _held(plan)
     results = {}
     asked = list(PHRASES.items())[: 2 if plan.small else None]
     for name, phrase in track(asked, "judging"):
         made = restyle([picture for picture, _ in held], [phrase.format(noun) for _, noun in held])
-        results[name] = _result(name, net, [picture for picture, _ in held], made)
+        results[name] = _result(name, gates, [picture for picture, _ in held], made)
     return results
 
 
@@ -112,12 +113,12 @@ def _held(plan: Plan) -> list[tuple[Picture, str]]:
     return held_out(plan.folder / "pictures")[: 2 if plan.small else None]
 
 
-def _result(name: str, net: Any, plain: Sequence[Picture], made: Sequence[Picture]) -> dict[str, Any]:
+def _result(name: str, gates: tuple[Any, Any], plain: Sequence[Picture], made: Sequence[Picture]) -> dict[str, Any]:
     names = STYLES if name in STYLES else MOODS
     before, after = _tensor(plain), _tensor(made)
     wanted = render(before, name, "none") if name in STYLES else render(before, "photo", name)
     with torch.no_grad():
-        scores = answers(net, after)[0 if name in STYLES else 1]
+        scores = style_scores(gates[0], after) if name in STYLES else mood_scores(gates[1], after)
     taken = [names[number] for number in scores.argmax(1).tolist()]
     right = taken.count(name) / len(taken)
     layout = _likeness(_layout(after), _layout(wanted))
