@@ -131,8 +131,10 @@ def test_id_of_another_stream_is_refused(service: GatewayService, told: str) -> 
 def test_stream_ends_when_its_key_is_revoked(service: GatewayService) -> None:
     with stream(service, service.key("alice")) as told:
         poll(told.events)
+        assert service.client.portal is not None
         service.keys.kept.clear()
         service.read_keys()
+        service.client.portal.call(service.app.state.gateway.newsroom.ring_all)
         poll(lambda: told.ended)
 
 
@@ -141,6 +143,7 @@ def test_stream_ends_with_its_gateway(service: GatewayService) -> None:
         poll(told.events)
         assert service.client.portal is not None
         service.client.portal.call(service.app.state.gateway.stopping.set)
+        service.client.portal.call(service.app.state.gateway.newsroom.ring_all)
         poll(lambda: told.ended)
 
 

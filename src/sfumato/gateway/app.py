@@ -187,6 +187,7 @@ class _Server(uvicorn.Server):
     def _leave(self) -> None:
         self._gateway.stopping.set()
         self._gateway.live.release()
+        self._gateway.newsroom.ring_all()
 
 
 def serve(settings: Settings, fd: int | None = None) -> int:

@@ -82,7 +82,7 @@ class NewsRoutes:
                 elif time.monotonic() - last_at > sse.SIGN_OF_LIFE_S:
                     yield sse.SIGN_OF_LIFE
                     last_at = time.monotonic()
-                await subscriber.wait(LOOK_S)
+                await subscriber.wait(LOOK_S if desk.under_way else sse.SIGN_OF_LIFE_S)
 
     async def _missed(self, owner: str | None, after: Place, since: int) -> AsyncIterator[Iterable[News]]:
         """What happened between a place and where the live part begins."""
@@ -158,9 +158,11 @@ class _Desk:
         """What is new of the jobs under way: how far they are, where they stand, how they look."""
         shown = 0
         for each in list(self.under_way.values()):
+            if each.row.state is State.QUEUED:
+                yield self._place(each)
+                continue
             step = self.gateway.live.progress(model_slug(each.row.job.model), each.row)
             if step is None:
-                yield self._place(each)
                 continue
             before = each.progress
             if before is None or (step.step, step.steps) != (before.step, before.steps):
@@ -171,7 +173,7 @@ class _Desk:
                 yield await each.watcher.look(each.row, step)
 
     def _place(self, each: _UnderWay) -> str:
-        near = self.gateway.near(each.row) if each.row.state is State.QUEUED else None
+        near = self.gateway.near(each.row)
         if near is None or near.position == each.position:
             return ""
         each.position = near.position

@@ -38,6 +38,10 @@ class Subscriber:
                 self._lines.append(line)
             self._bell.set()
 
+    def ring(self) -> None:
+        """Wake it, though there is nothing to take."""
+        self._bell.set()
+
     def take(self) -> Sequence[News]:
         """What was told since the last time."""
         taken = tuple(self._lines)
@@ -45,7 +49,7 @@ class Subscriber:
         return taken
 
     async def wait(self, within_s: float) -> None:
-        """Wait until there is something to take, at most `within_s`."""
+        """Wait until it is woken, at most `within_s`."""
         try:
             async with asyncio.timeout(within_s):
                 await self._bell.wait()
@@ -83,6 +87,11 @@ class Newsroom:
             self._subscribers.discard(subscriber)
             if not self._subscribers:
                 self._anybody.clear()
+
+    def ring_all(self) -> None:
+        """Wake everybody: this gateway stops."""
+        for subscriber in self._subscribers:
+            subscriber.ring()
 
     async def run(self) -> None:
         """Read for the subscribers, for ever."""
