@@ -223,6 +223,8 @@ class _Bar:
     def tell(self, what: str) -> None:
         """This is done from now on."""
         self._told += 1
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(what)  # there is no bar, and the table is minutes away
         self._progress.update(self._task, description=what, completed=self._told)
 
     def expect(self, more: int) -> None:
