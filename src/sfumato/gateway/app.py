@@ -18,7 +18,7 @@ from sfumato.broker.tail import tail
 from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError
 from sfumato.core.events import Event, Unreadable
-from sfumato.core.keys import KeyStore
+from sfumato.core.keys import KeyStore, RateCounter
 from sfumato.core.links import Links
 from sfumato.core.ports import Broker, JobRows, Outcomes
 from sfumato.core.scaling import DecisionReader
@@ -35,6 +35,7 @@ from sfumato.gateway.live import Live
 from sfumato.gateway.protocol import BoundedHttp
 from sfumato.gateway.quotas import Quotas, Rates
 from sfumato.gateway.service import ServiceRoutes
+from sfumato.gateway.shared_rates import SharedRates
 from sfumato.gateway.shortcut import Shortcut
 from sfumato.gateway.submit import SubmitRoutes
 from sfumato.gateway.uploads import InFlight
@@ -43,7 +44,7 @@ from sfumato.models.registry import Registry
 from sfumato.net.addresses import Allowed
 from sfumato.process import any_set, begin_role, run, settle_memory
 from sfumato.storage.secrets import link_secrets
-from sfumato.wiring import check_logs, open_ports
+from sfumato.wiring import check_logs, open_counter, open_ports
 
 __all__ = ["create_app", "serve"]
 
@@ -63,8 +64,11 @@ def create_app(
     keys: KeyStore,
     webhooks: WebhookDesk,
     clock: Callable[[], float] = time.time,
+    counter: RateCounter | None = None,
 ) -> FastAPI:
     """The gateway as an ASGI app over these ports; `app.state.gateway` is its `Gateway`.
+
+    `counter` counts requests for all gateways; without one each lets its part through.
 
     Raises:
         NoSecret: no link secret is set and none can be kept in the data folder.
@@ -90,11 +94,13 @@ def create_app(
         clock=clock,
     )
 
+    rates = Rates(settings.gateways)
+    shared = None if counter is None else SharedRates(counter, rates)
     submit = SubmitRoutes(gateway)
     app = FastAPIOffline(
         title="Sfumato",
         description="Image-to-image generation.",
-        lifespan=lambda _app: _watching(gateway),
+        lifespan=lambda _app: _watching(gateway, shared),
         redoc_url=None,
         swagger_ui_parameters={"validatorUrl": None},  # else the page sends its address to a checker on the internet
     )
@@ -104,7 +110,7 @@ def create_app(
     problems.install(app)
     _describe_keys(app)
     routes_of_all = Shortcut(app.build_middleware_stack(), submit.hot())
-    app.middleware_stack = Door(routes_of_all, settings, gateway.keyring, Rates(settings.gateways), clock)
+    app.middleware_stack = Door(routes_of_all, settings, gateway.keyring, rates, clock, shared)
     app.state.gateway = gateway
     return app
 
@@ -126,11 +132,13 @@ def _describe_keys(app: FastAPI) -> None:
 
 
 @asynccontextmanager
-async def _watching(gateway: Gateway) -> AsyncIterator[None]:
-    """The gateway follows what it must know: the models' events, the list of models, the keys."""
+async def _watching(gateway: Gateway, shared: SharedRates | None) -> AsyncIterator[None]:
+    """The gateway follows what it must know: the models' events, the list of models, the keys, who counts requests."""
     tasks = [asyncio.create_task(_follow_models(gateway))]
     if gateway.settings.auth != "open":
         tasks.append(asyncio.create_task(gateway.keyring.keep_fresh()))
+    if shared is not None:
+        tasks.append(asyncio.create_task(shared.keep_asking()))
     yield
     for task in tasks:
         task.cancel()
@@ -200,10 +208,10 @@ def serve(settings: Settings, fd: int | None = None) -> int:
 
 async def _serve(settings: Settings, fd: int | None) -> int:
     registry = Registry.load(settings.models_file, settings.last_models_file)
-    async with open_ports(settings) as ports:
+    async with open_ports(settings) as ports, open_counter(settings) as counter:
         await check_logs(ports.broker, settings, [model.slug for model in registry])
         stores = ports.blobs, ports.outcomes, ports.rows, ports.scaling, ports.keys, ports.webhooks
-        app = create_app(settings, registry, ports.broker, *stores)
+        app = create_app(settings, registry, ports.broker, *stores, counter=counter)
         config = uvicorn.Config(
             app,
             host=settings.host,

@@ -35,6 +35,11 @@ METRICS: Final = (
     # Accepting
     Metric("sfumato_accepts_total", "counter", "Jobs answered 202.", ("model", "priority")),
     Metric("sfumato_refusals_total", "counter", "Requests refused, by problem type.", ("problem",)),
+    Metric(
+        "sfumato_rates_alone_total",
+        "counter",
+        "Requests that a gateway counted alone, because what counts them for all gateways did not answer.",
+    ),
     Metric("sfumato_accept_seconds", "histogram", "Request to 202, without the client's sending time.", ("model",)),
     # Waiting
     Metric("sfumato_waiting_jobs", "gauge", "Jobs waiting in the dispatcher.", ("model", "priority")),
