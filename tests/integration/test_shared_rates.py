@@ -153,7 +153,7 @@ def test_a_server_that_hangs_holds_each_gateway_up_once_and_shortly(tmp_path: Pa
                 began = time.monotonic()
                 assert await passed(gateways, a_key(100), 100) == 100
                 held_up_s = time.monotonic() - began
-                assert ANSWER_WITHIN_S <= held_up_s < ANSWER_WITHIN_S + 0.25
+                assert ANSWER_WITHIN_S <= held_up_s < 3 * ANSWER_WITHIN_S
 
                 began = time.monotonic()
                 for _ in range(200):

@@ -52,8 +52,9 @@ class SharedRates:
             try:
                 wait_s = await self._wait_s(key.prefix, most, window_s)
             except TransientError as error:
+                if not self._away.is_set():  # others asked at the same time and waited as long
+                    log.warning("each gateway counts requests alone: %s", error.detail)
                 self._away.set()
-                log.warning("each gateway counts requests alone: %s", error.detail)
             else:
                 if wait_s:
                     raise too_fast(rate, wait_s, most, window_s)

@@ -36,7 +36,7 @@ class ValkeyCounter:
             from limits import RateLimitItemPerSecond
             from limits.aio.storage import RedisStorage
             from limits.aio.strategies import SlidingWindowCounterRateLimiter
-            from valkey.asyncio import BlockingConnectionPool
+            from valkey.asyncio import ConnectionPool
             from valkey.exceptions import ValkeyError
         except ModuleNotFoundError as error:
             raise UnusableStore(f"SFUMATO_RATES_URL needs {error.name}: pip install 'sfumato[valkey]'.") from error
@@ -44,7 +44,7 @@ class ValkeyCounter:
         # The client does not compare a certificate's name unless it is asked to.
         secure: dict[str, Any] = {"ssl_check_hostname": True} if tls else {}
         try:
-            self._pool = BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=None, **secure)
+            self._pool = ConnectionPool.from_url(url, socket_timeout=answer_within_s, **secure)
         except ValueError as error:
             raise UnusableStore(f"SFUMATO_RATES_URL is no address of Valkey: {error}.") from error
         self._storage = RedisStorage(
@@ -53,12 +53,14 @@ class ValkeyCounter:
         self._limit, self._limiter = RateLimitItemPerSecond, SlidingWindowCounterRateLimiter(self._storage)
         self._failures = (ValkeyError, OSError, TimeoutError)
         self._answer_within_s = answer_within_s
+        # The client has a pool that makes callers wait, but those that are canceled meanwhile wait on, for seconds.
+        self._turns = asyncio.Semaphore(CONNECTIONS)
 
     async def hit(self, prefix: str, most: int, window_s: int) -> float:
         """Count one request of a key; the seconds until there is room when there is none."""
         item = self._limit(most, window_s)
         with self._in_our_words():
-            async with asyncio.timeout(self._answer_within_s):
+            async with asyncio.timeout(self._answer_within_s), self._turns:
                 if await self._limiter.hit(item, prefix):
                     return 0.0
                 counted = await self._storage.get_sliding_window(item.key_for(prefix), window_s)
