@@ -11,7 +11,7 @@ import pytest
 
 from sfumato.cluster.server import Recipe, Server, free_ports, running
 
-__all__ = ["PASSWORD", "Valkey", "valkey"]
+__all__ = ["PASSWORD", "Valkey", "answers", "program", "valkey"]
 
 PASSWORD: Final = "not-for-everybody"
 
@@ -42,12 +42,13 @@ def valkey(folder: Path, *more: str) -> Iterator[Valkey]:
     lines = ["bind 127.0.0.1", f"port {port}", f"requirepass {PASSWORD}", f"dir {folder}", 'save ""', *more]
     config = folder / "valkey.conf"
     config.write_text("\n".join(lines) + "\n")
-    recipe = Recipe("valkey", (program(), str(config)), ready=lambda: _answers(port))
+    recipe = Recipe("valkey", (program(), str(config)), ready=lambda: answers(port))
     with running(recipe, folder / "valkey.log") as server:
         yield Valkey(server, port)
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
+    """Whether a server there takes the password and answers."""
     with socket.create_connection(("127.0.0.1", port), 2) as connection:
         connection.sendall(f"AUTH {PASSWORD}\r\nPING\r\nQUIT\r\n".encode())
         return b"+PONG" in b"".join(iter(lambda: connection.recv(64), b""))

@@ -7,12 +7,14 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from sfumato.cluster.server import free_ports
+from sfumato.cluster.server import Recipe, free_ports, running
 from sfumato.core.errors import TransientError, UnusableStore
 from sfumato.core.keys import ApiKey, Quota, Scope, key_text
 from sfumato.gateway import shared_rates
@@ -20,7 +22,7 @@ from sfumato.gateway.problems import Refusal
 from sfumato.gateway.quotas import Rates
 from sfumato.gateway.shared_rates import SharedRates
 from sfumato.storage.rates import ANSWER_WITHIN_S, ValkeyCounter
-from tests.valkey import PASSWORD, Valkey, valkey
+from tests.valkey import PASSWORD, Valkey, answers, program, valkey
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
 
@@ -212,3 +214,15 @@ def test_an_address_that_can_t_be_one_is_refused_without_its_password() -> None:
     with pytest.raises(UnusableStore, match="SFUMATO_RATES_URL") as refused:
         ValkeyCounter(f"valkey://:{PASSWORD}@host:port")
     assert PASSWORD not in refused.value.detail
+
+
+def test_valkey_of_the_compose_file_takes_its_configuration_as_it_is_given(tmp_path: Path) -> None:
+    """The very command, run by the program that this machine has."""
+    compose = yaml.safe_load((Path(__file__).parents[2] / "docker-compose-infra.yaml").read_text())
+    words, (port,) = compose["services"]["valkey"]["command"], free_ports(1)
+    script = words[-1].replace("$$", "$").replace("valkey-server", program()).replace("save", f"port {port}\nsave", 1)
+    settings = {"VALKEY_PASSWORD": PASSWORD}
+    recipe = Recipe("valkey", (*words[:-1], script), ready=partial(answers, port), environment=settings)
+
+    with running(recipe, tmp_path / "valkey.log"):
+        assert answers(port)
