@@ -33,7 +33,7 @@ from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.lingering import Lingering
 from sfumato.gateway.live import Live
 from sfumato.gateway.protocol import BoundedHttp
-from sfumato.gateway.quotas import Quotas, Rates
+from sfumato.gateway.quotas import POLICIES, Quotas, Rates
 from sfumato.gateway.service import ServiceRoutes
 from sfumato.gateway.shared_rates import SharedRates
 from sfumato.gateway.shortcut import Shortcut
@@ -42,6 +42,7 @@ from sfumato.gateway.uploads import InFlight
 from sfumato.gateway.webhooks import WebhookRoutes
 from sfumato.models.registry import Registry
 from sfumato.net.addresses import Allowed
+from sfumato.observability import begin
 from sfumato.process import any_set, begin_role, run, settle_memory
 from sfumato.storage.secrets import link_secrets
 from sfumato.wiring import check_logs, open_counter, open_ports
@@ -134,6 +135,10 @@ def _describe_keys(app: FastAPI) -> None:
 @asynccontextmanager
 async def _watching(gateway: Gateway, shared: SharedRates | None) -> AsyncIterator[None]:
     """The gateway follows what it must know: the models' events, the list of models, the keys, who counts requests."""
+    begin("sfumato_rates_alone_total")
+    begin("sfumato_refusals_total", problem="key-in-address")
+    for policy in POLICIES:
+        begin("sfumato_quota_refusals_total", policy=policy)
     tasks = [asyncio.create_task(_follow_models(gateway))]
     if gateway.settings.auth != "open":
         tasks.append(asyncio.create_task(gateway.keyring.keep_fresh()))

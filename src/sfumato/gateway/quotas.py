@@ -17,8 +17,10 @@ from sfumato.core.errors import TransientError
 from sfumato.core.keys import ApiKey, UsageReader
 from sfumato.gateway.problems import Refusal
 
-__all__ = ["Bucket", "Quotas", "Rates", "too_fast"]
+__all__ = ["POLICIES", "Bucket", "Quotas", "Rates", "too_fast"]
 
+POLICIES: Final = ("requests", "jobs-in-flight", "pixel-steps")
+"""What a refusal names as violated."""
 DAY_S: Final = 86_400.0
 IN_FLIGHT_FRESH_S: Final = 1.0
 COST_FRESH_S: Final = 10.0

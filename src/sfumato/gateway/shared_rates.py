@@ -14,7 +14,7 @@ from typing import Final
 from sfumato.core.errors import TransientError
 from sfumato.core.keys import ApiKey, RateCounter
 from sfumato.gateway.quotas import Rates, too_fast
-from sfumato.observability import begin, count
+from sfumato.observability import count
 
 __all__ = ["SharedRates", "window"]
 
@@ -40,7 +40,6 @@ class SharedRates:
         self._counter, self._alone, self._now = counter, alone, now
         self._full_until: dict[str, float] = {}
         self._away = asyncio.Event()
-        begin("sfumato_rates_alone_total")
 
     async def take(self, key: ApiKey) -> None:
         """Count one request. Raises Refusal (rate-exceeded)."""

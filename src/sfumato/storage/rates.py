@@ -47,9 +47,8 @@ class ValkeyCounter:
             self._pool = ConnectionPool.from_url(url, socket_timeout=answer_within_s, **secure)
         except ValueError as error:
             raise UnusableStore(f"SFUMATO_RATES_URL is no address of Valkey: {error}.") from error
-        self._storage = RedisStorage(
-            "async+valkey://", implementation="valkey", key_prefix=PREFIX, connection_pool=self._pool
-        )
+        pool: dict[str, Any] = {"connection_pool": self._pool}
+        self._storage = RedisStorage("async+valkey://", implementation="valkey", key_prefix=PREFIX, **pool)
         self._limit, self._limiter = RateLimitItemPerSecond, SlidingWindowCounterRateLimiter(self._storage)
         self._failures = (ValkeyError, OSError, TimeoutError)
         self._answer_within_s = answer_within_s
