@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -39,8 +40,8 @@ def test_keys_are_counted_by_state_and_readings_by_result() -> None:
 
     async def run() -> None:
         store = Store()
-        ended = {"expires_at": 1.0}, {"revoked_at": NOW}
-        for number, changes in enumerate([{}, {}, {}, *ended]):
+        kinds: list[dict[str, Any]] = [{}, {}, {}, {"expires_at": 1.0}, {"revoked_at": NOW}]
+        for number, changes in enumerate(kinds):
             store.kept[str(number)] = dataclasses.replace(KEY, **changes)
         keyring = Keyring(store)
         before = {result: shown(f'sfumato_key_readings_total{{result="{result}"}}') for result in ("read", "failed")}

@@ -37,7 +37,6 @@ class ValkeyCounter:
             from limits.aio.storage import RedisStorage
             from limits.aio.strategies import SlidingWindowCounterRateLimiter
             from valkey.asyncio import ConnectionPool
-            from valkey.exceptions import ValkeyError
         except ModuleNotFoundError as error:
             raise UnusableStore(f"SFUMATO_RATES_URL needs {error.name}: pip install 'sfumato[valkey]'.") from error
         tls = url.startswith(("valkeys://", "rediss://"))
@@ -50,7 +49,6 @@ class ValkeyCounter:
         pool: dict[str, Any] = {"connection_pool": self._pool}
         self._storage = RedisStorage("async+valkey://", implementation="valkey", key_prefix=PREFIX, **pool)
         self._limit, self._limiter = RateLimitItemPerSecond, SlidingWindowCounterRateLimiter(self._storage)
-        self._failures = (ValkeyError, OSError, TimeoutError)
         self._answer_within_s = answer_within_s
         # The client has a pool that makes callers wait, but those that are canceled meanwhile wait on, for seconds.
         self._turns = asyncio.Semaphore(CONNECTIONS)
@@ -81,9 +79,10 @@ class ValkeyCounter:
     def _in_our_words(self, *, quiet: bool = False) -> Iterator[None]:
         try:
             yield
-        except self._failures as error:
+        except Exception as error:  # whatever its client raises, nobody is refused for it
             if not quiet:
-                why = str(error) or f"no answer within {self._answer_within_s:g} s"
+                late = isinstance(error, TimeoutError)
+                why = f"no answer within {self._answer_within_s:g} s" if late else f"{type(error).__name__}: {error}"
                 raise TransientError(f"Valkey does not count: {why}") from error
 
 
