@@ -32,6 +32,8 @@ from sfumato.gateway.jobs import JobRoutes
 from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.lingering import Lingering
 from sfumato.gateway.live import Live
+from sfumato.gateway.news import NewsRoutes
+from sfumato.gateway.newsroom import Newsroom
 from sfumato.gateway.protocol import BoundedHttp
 from sfumato.gateway.quotas import POLICIES, Quotas, Rates
 from sfumato.gateway.service import ServiceRoutes
@@ -67,9 +69,8 @@ def create_app(
     clock: Callable[[], float] = time.time,
     counter: RateCounter | None = None,
 ) -> FastAPI:
-    """The gateway as an ASGI app over these ports; `app.state.gateway` is its `Gateway`.
-
-    `counter` counts requests for all gateways; without one each lets its part through.
+    """The gateway as an ASGI app over these ports; `app.state.gateway` is its `Gateway`. Without a `counter` each
+    gateway lets its part of a key's requests a second through.
 
     Raises:
         NoSecret: no link secret is set and none can be kept in the data folder.
@@ -88,6 +89,7 @@ def create_app(
         links=Links(link_secrets(settings.link_secrets.get_secret_value(), settings.data_dir)),
         intake=Intake(broker, blobs, outcomes, rows, settings.job_wait_s),
         live=live,
+        newsroom=Newsroom(rows),
         keyring=Keyring(keys),
         quotas=Quotas(keys, live.knows_ended, clock),
         in_flight=InFlight(settings.max_body_bytes_in_flight),
@@ -95,8 +97,7 @@ def create_app(
         clock=clock,
     )
 
-    rates = Rates(settings.gateways)
-    shared = None if counter is None else SharedRates(counter, rates)
+    shared = None if counter is None else SharedRates(counter, Rates(settings.gateways))
     submit = SubmitRoutes(gateway)
     app = FastAPIOffline(
         title="Sfumato",
@@ -105,13 +106,14 @@ def create_app(
         redoc_url=None,
         swagger_ui_parameters={"validatorUrl": None},  # else the page sends its address to a checker on the internet
     )
-    for routes in (submit, JobRoutes(gateway), EventRoutes(gateway), WebhookRoutes(gateway), ServiceRoutes(gateway)):
+    followed = (JobRoutes(gateway), EventRoutes(gateway), NewsRoutes(gateway))
+    for routes in (submit, *followed, WebhookRoutes(gateway), ServiceRoutes(gateway)):
         app.include_router(routes.router())
     app.add_middleware(Lingering)
     problems.install(app)
     _describe_keys(app)
     routes_of_all = Shortcut(app.build_middleware_stack(), submit.hot())
-    app.middleware_stack = Door(routes_of_all, settings, gateway.keyring, rates, clock, shared)
+    app.middleware_stack = Door(routes_of_all, settings, gateway.keyring, Rates(settings.gateways), clock, shared)
     app.state.gateway = gateway
     return app
 
@@ -139,7 +141,7 @@ async def _watching(gateway: Gateway, shared: SharedRates | None) -> AsyncIterat
     begin("sfumato_refusals_total", problem="key-in-address")
     for policy in POLICIES:
         begin("sfumato_quota_refusals_total", policy=policy)
-    tasks = [asyncio.create_task(_follow_models(gateway))]
+    tasks = [asyncio.create_task(_follow_models(gateway)), asyncio.create_task(gateway.newsroom.run())]
     if gateway.settings.auth != "open":
         tasks.append(asyncio.create_task(gateway.keyring.keep_fresh()))
     if shared is not None:
@@ -196,6 +198,7 @@ class _Server(uvicorn.Server):
     def _leave(self) -> None:
         self._gateway.stopping.set()
         self._gateway.live.release()
+        self._gateway.newsroom.ring_all()
 
 
 def serve(settings: Settings, fd: int | None = None) -> int:
