@@ -12,7 +12,7 @@ from sfumato.core.errors import InvalidRequest
 from sfumato.core.events import Ended, JobEvent, Retried, Started
 from sfumato.core.job import Job, Outcome, Problem, State
 from sfumato.core.ports import RowChange
-from sfumato.core.webhooks import Attempt, Claimed, Delivery, DeliveryQuery, DeliveryState, Endpoint, Hook
+from sfumato.core.webhooks import Attempt, Claimed, Delivery, DeliveryQuery, DeliveryState, Endpoint, Hook, Pending
 from sfumato.storage.database import Database
 from sfumato.storage.deliveries import SqlOutbox
 from sfumato.storage.jobs import SqlJobs
@@ -243,6 +243,23 @@ async def test_last_failure_gives_up_and_says_why_and_a_redelivery_begins_anew(o
         assert (await stores.outbox.pending()).count == 1
         (again,) = await stores.claim()
         assert (again.delivery.id, again.delivery.attempts) == (shown.id, 0)
+
+
+@in_loop
+async def test_late_is_what_is_due_and_in_nobody_s_hands(opener: Opener) -> None:
+    jobs = [hooked(1), hooked(2)]
+    async with opener.open() as stores:
+        assert await stores.outbox.pending() == Pending(0, 0.0, 0.0)
+        await stores.rows.record([change for job in jobs for change in told(job, started(job))], {})
+        await asyncio.sleep(0.05)
+        assert 0.04 < (await stores.outbox.pending()).late_s < 10
+
+        first, second = await stores.claim()
+        assert (await stores.outbox.pending()).late_s == 0.0
+        await stores.outbox.settle(first, OK)
+        await stores.outbox.settle(second, LATER)
+        pending = await stores.outbox.pending()
+        assert (pending.count, pending.late_s) == (1, 0.0)
 
 
 @in_loop

@@ -22,6 +22,7 @@ __all__ = [
     "KeyReader",
     "KeyStore",
     "Quota",
+    "RateCounter",
     "Scope",
     "Usage",
     "UsageReader",
@@ -163,6 +164,24 @@ class UsageReader(Protocol):
 
     async def usage(self, owner: str, since: float, job_ids: Sequence[str]) -> Usage:
         """What `owner` has in the rows; deleted jobs are counted for their cost. `since` is Unix seconds."""
+        ...
+
+
+class RateCounter(Protocol):
+    """For who counts requests for all gateways together."""
+
+    async def hit(self, prefix: str, most: int, window_s: int) -> float:
+        """Count one request of the key with this prefix, which may have `most` within `window_s`.
+
+        0 when it was counted, else the seconds until there is room for one.
+
+        Raises:
+            TransientError: nobody knows whether it was counted.
+        """
+        ...
+
+    async def reach(self) -> None:
+        """See that it counts. Raises TransientError."""
         ...
 
 

@@ -121,10 +121,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """How many deliveries wait, and the age of the oldest in seconds (0: none)."""
+    """How many deliveries wait, and the age of the oldest in seconds (0: none).
+
+    `late_s`: for how long the longest due of those that nobody has in hand is due (0: none is).
+    """
 
     count: int
     oldest_s: float
+    late_s: float
 
 
 @dataclass(frozen=True, slots=True)

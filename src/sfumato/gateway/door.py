@@ -21,6 +21,7 @@ from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.lingering import Lingering
 from sfumato.gateway.problems import Refusal
 from sfumato.gateway.quotas import Rates
+from sfumato.gateway.shared_rates import SharedRates
 
 __all__ = ["OPEN", "Door"]
 
@@ -36,12 +37,22 @@ _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="sfumato"'}
 
 
 class Door:
-    """An ASGI app before `app`; who asks is left in the scope for `caller_of`. `clock` gives Unix seconds."""
+    """An ASGI app before `app`; who asks is left in the scope for `caller_of`. `clock` gives Unix seconds.
+
+    `shared` counts requests for all gateways, where they have a place to count together; else `rates` does, here.
+    """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, keyring: Keyring, rates: Rates, clock: Callable[[], float]
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        keyring: Keyring,
+        rates: Rates,
+        clock: Callable[[], float],
+        shared: SharedRates | None = None,
     ) -> None:
         self._app, self._keyring, self._rates, self._clock = app, keyring, rates, clock
+        self._shared = shared
         self._open = settings.auth == "open"
         self._always = settings.auth == "keys" or not settings.on_loopback
 
@@ -99,7 +110,10 @@ class Door:
         scope = KeyScope.READ if method in _READING else KeyScope.SUBMIT
         if not key.may(scope):
             raise Refusal("forbidden", f"This needs a key with the scope {scope}; this one has others.")
-        self._rates.take(key)
+        if self._shared is None:
+            self._rates.take(key)
+        else:
+            await self._shared.take(key)
         return Caller(key.owner, key, everything=KeyScope.ADMIN in key.scopes)
 
 

@@ -130,6 +130,8 @@ def answer(error: Exception) -> JSONResponse:
     """The one answer to an error, whatever it is; unforeseen ones tell the caller nothing but that they happened."""
     slug, status, title, detail, members, retry_after_s = _read(error)
     count("sfumato_refusals_total", problem=slug)
+    for policy in members.get("violated_policies", ()):
+        count("sfumato_quota_refusals_total", policy=policy)
     headers = {} if retry_after_s is None else {"Retry-After": str(max(1, round(retry_after_s)))}
     headers |= error.headers if isinstance(error, Refusal) else {}
     if status == 410:

@@ -18,7 +18,7 @@ from sfumato.core.shown import Sighting, job_json, rfc3339
 from sfumato.core.webhooks import JOB_ENDPOINT, Attempt, Claimed, Outbox, wait_after
 from sfumato.net.fetcher import Fetcher, Unreachable
 from sfumato.net.targets import RefusedUrl
-from sfumato.observability import begin, count, gauge
+from sfumato.observability import begin, count, gauge, observe
 
 __all__ = ["ATTEMPT_S", "PAYLOAD_BYTES", "Payloads", "Sender", "signed"]
 
@@ -126,11 +126,16 @@ class Sender:
             task.add_done_callback(self._tasks.discard)
 
     async def _deliver(self, claimed: Claimed) -> None:
+        began = time.monotonic()
         try:
             attempt = await self._attempt(claimed)
+            took_s = time.monotonic() - began
             await self._outbox.settle(claimed, attempt)
             result = "delivered" if attempt.delivered else "given_up" if attempt.wait_s is None else "failed"
             count("sfumato_webhook_deliveries_total", result=result)
+            observe("sfumato_webhook_attempt_seconds", took_s, result=result)
+            if attempt.delivered:
+                observe("sfumato_webhook_delivery_seconds", max(0.0, time.time() - claimed.delivery.at))
             if result == "given_up":
                 log.warning("webhook %s is given up: %s", claimed.delivery.id, attempt.error)
         except TransientError as error:
@@ -172,6 +177,7 @@ class Sender:
                 pending = await self._outbox.pending()
                 gauge("sfumato_webhook_pending_deliveries", pending.count)
                 gauge("sfumato_webhook_oldest_pending_seconds", pending.oldest_s)
+                gauge("sfumato_webhook_late_seconds", pending.late_s)
             except TransientError:
                 pass  # the sender's own turn tells of it
             await asyncio.sleep(MEASURE_EVERY_S)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, case, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sfumato.core.events import JobRow
@@ -150,8 +150,10 @@ class SqlOutbox:
         """What waits, tried or not."""
         async with self._database.read() as connection:
             at = await database_now(connection)
-            found = (await connection.execute(select(func.count(), func.min(deliveries.c.at)).where(_PENDING))).one()
-        return Pending(found[0], 0.0 if found[1] is None else max(0.0, at - found[1]))
+            idle_due_at = case((deliveries.c.leased_until <= at, deliveries.c.due_at))
+            query = select(func.count(), func.min(deliveries.c.at), func.min(idle_due_at)).where(_PENDING)
+            number, *moments = (await connection.execute(query)).one()
+        return Pending(number, *(0.0 if moment is None else max(0.0, at - moment) for moment in moments))
 
 
 def _due(at: float) -> ColumnElement[bool]:
