@@ -12,7 +12,7 @@ from sfumato.core.errors import InvalidRequest
 from sfumato.core.events import Ended, JobEvent, Retried, Started
 from sfumato.core.job import Job, Outcome, Problem, State
 from sfumato.core.ports import RowChange
-from sfumato.core.webhooks import Attempt, Claimed, Delivery, DeliveryQuery, DeliveryState, Endpoint, Hook
+from sfumato.core.webhooks import Attempt, Claimed, Delivery, DeliveryQuery, DeliveryState, Endpoint, Hook, Room
 from sfumato.storage.database import Database
 from sfumato.storage.deliveries import SqlOutbox
 from sfumato.storage.jobs import SqlJobs
@@ -36,10 +36,10 @@ class Stores:
     desk: SqlWebhooks
 
     async def claim(
-        self, most: int = 100, per_host: int = 100, retries: int = 100, lease_s: float = 60.0, **busy: int
+        self, free: int = 200, per_host: int = 100, retries: int = 100, lease_s: float = 60.0, **busy: int
     ) -> Sequence[Claimed]:
         held = {f"{host}.example": count for host, count in busy.items()}
-        return await self.outbox.claim(most, per_host, held, retries, lease_s)
+        return await self.outbox.claim(Room(free, retries, per_host, held), lease_s)
 
     async def all(self, job_id: str = "", state: DeliveryState | None = None) -> Sequence[Delivery]:
         return (await self.desk.deliveries(DeliveryQuery("local", job_id, state))).deliveries
@@ -155,11 +155,11 @@ async def test_two_recorders_never_hold_one_delivery(opener: Opener) -> None:
     async with opener.open() as one, opener.open() as other:
         await one.rows.record([change for job in jobs for change in told(job, started(job))], {})
 
-        claims = await asyncio.gather(*(each.claim(most=7) for each in (one, other) * 6))
+        claims = await asyncio.gather(*(each.claim(free=14) for each in (one, other) * 6))
 
         held = [each.delivery.id for claim in claims for each in claim]
         assert len(held) == len(set(held))
-        while found := await one.claim(most=7):
+        while found := await one.claim(free=14):
             held += [each.delivery.id for each in found]
         assert len(set(held)) == len(held) == 40
 
@@ -203,9 +203,36 @@ async def test_backlog_of_one_host_hides_no_other(opener: Opener) -> None:
         good = hooked(900)
         await stores.rows.record(told(good, started(good)), {})
 
-        found = await stores.claim(most=10, per_host=4)
+        found = await stores.claim(free=10, per_host=4)
         assert sorted(each.host for each in found) == ["receiver.example", *["slow.example"] * 4]
-        assert await stores.claim(most=10, per_host=4, slow=4) == []
+        assert await stores.claim(free=10, per_host=4, slow=4) == []
+
+
+@in_loop
+async def test_backlog_of_one_owner_hides_no_other(opener: Opener) -> None:
+    flood = [hooked(number, f"https://h{number}.example/") for number in range(1, 101)]
+    async with opener.open() as stores:
+        await stores.rows.record([change for job in flood for change in told(job, started(job))], {})
+        good = hooked(900, owner="another")
+        await stores.rows.record(told(good, started(good)), {})
+
+        found = await stores.claim(free=8)
+        assert sorted(each.row.job.owner for each in found) == ["another", *["local"] * 4]
+
+
+@in_loop
+async def test_what_failed_before_hides_nothing_that_was_never_tried(opener: Opener) -> None:
+    failing = [hooked(number, f"https://h{number}.example/") for number in range(1, 61)]
+    async with opener.open() as stores:
+        await stores.rows.record([change for job in failing for change in told(job, started(job))], {})
+        for each in await stores.claim(free=200):
+            await stores.outbox.settle(each, AGAIN)
+        good = hooked(900)
+        await stores.rows.record(told(good, started(good)), {})
+
+        found = await stores.claim(free=4, retries=1)
+        assert sorted(each.delivery.attempts for each in found) == [0, 1]
+        assert await stores.claim(free=4, retries=0) == []
 
 
 @in_loop

@@ -5,8 +5,9 @@ once, and a receiver knows a repeat by its id. Nothing here does I/O or reads a 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
@@ -22,14 +23,17 @@ __all__ = [
     "DeliveryPage",
     "DeliveryQuery",
     "DeliveryState",
+    "Due",
     "Endpoint",
     "Hook",
     "Outbox",
     "Pending",
+    "Room",
     "Secret",
     "WebhookDesk",
     "delivery_id",
     "hook_of",
+    "shared_out",
     "wait_after",
     "wanted",
 ]
@@ -119,6 +123,30 @@ class Attempt:
     gone: bool = False
 
 
+class Due(NamedTuple):
+    """A delivery that might be taken now."""
+
+    id: str
+    host: str
+    owner: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a recorder has room for: `free` places, at most `retries` of them for what was tried before.
+
+    `hosts` and `owners` say how many each has in hand. A host gets `per_host` in all; what an owner gets follows from
+    what is free (`shared_out`).
+    """
+
+    free: int
+    retries: int
+    per_host: int
+    hosts: Mapping[str, int] = field(default_factory=dict)
+    owners: Mapping[str, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
     """How many deliveries wait, and the age of the oldest in seconds (0: none)."""
@@ -177,14 +205,11 @@ class WebhookDesk(Protocol):
 class Outbox(Protocol):
     """What a recorder needs: the deliveries that are due."""
 
-    async def claim(
-        self, most: int, per_host: int, busy: Mapping[str, int], retries: int, lease_s: float
-    ) -> Sequence[Claimed]:
-        """Take up to `most` due deliveries, nobody else's for `lease_s`; the longest due first.
+    async def claim(self, room: Room, lease_s: float) -> Sequence[Claimed]:
+        """Take due deliveries as far as there is room, nobody else's for `lease_s`.
 
-        `busy` is how many are in hand per host already: none gets more than `per_host` in all. At most `retries` of
-        them were tried before. A job's events reach one endpoint in order: none before the first attempt of the one
-        before it has ended.
+        Owners come in turn, each with what is longest due; `shared_out` says who is passed over. A job's events reach
+        one endpoint in order: none before the first attempt of the one before it has ended.
         """
         ...
 
@@ -210,6 +235,25 @@ def hook_of(before: JobRow, after: JobRow) -> Hook | None:
 def wanted(job: Job, hook: Hook) -> bool:
     """Whether the job's own address is to be told of it."""
     return bool(job.webhook_url) and hook in (job.webhook_events or tuple(Hook))
+
+
+def shared_out(found: Iterable[Due], room: Room) -> list[str]:
+    """The ids of those that are taken, in the order in which they were found.
+
+    An owner takes a place only while more are free than it holds. So one alone gets half of them, and however many
+    addresses of it hang, whoever has none in hand finds one free.
+    """
+    hosts, owners, free, retries = Counter(room.hosts), Counter(room.owners), room.free, room.retries
+    taken: list[str] = []
+    for due in found:
+        again = due.attempts > 0
+        if hosts[due.host] >= room.per_host or owners[due.owner] >= free or (again and retries <= 0):
+            continue
+        hosts[due.host] += 1
+        owners[due.owner] += 1
+        free, retries = free - 1, retries - again
+        taken.append(due.id)
+    return taken
 
 
 def delivery_id(row: JobRow, hook: Hook, endpoint: str) -> str:

@@ -12,7 +12,7 @@ __all__ = ["Resolve", "system_resolver"]
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port → addresses. Raises OSError when there are none."""
 
-MOST_LOOKUPS: Final = 256
+MOST_LOOKUPS: Final = 512
 """A look-up can't be broken off: one that nobody waits for any more still holds its place until the system gives up."""
 
 _places: Final = threading.BoundedSemaphore(MOST_LOOKUPS)
