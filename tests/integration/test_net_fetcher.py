@@ -177,6 +177,32 @@ def test_headers_without_end_are_not_read_without_end() -> None:
         run(endless)
 
 
+@pytest.mark.parametrize(
+    ("head", "again", "status"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1;" + b"e" * 60 + b"\r\nx\r\n", 200),
+    ],
+)
+def test_what_only_costs_time_to_read_is_not_read_for_long(head: bytes, again: bytes, status: int | None) -> None:
+    sent = 0
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(head)
+        while True:
+            writer.write(again * 1000)
+            await writer.drain()
+            sent += len(again) * 1000
+
+    if status is None:
+        with pytest.raises(Unreachable, match=r"HTTP/1\.1"):
+            run(endless, limit_bytes=1000)
+    else:
+        assert run(endless, limit_bytes=1000).status == status
+    assert sent < 20_000_000  # what the two sockets hold
+
+
 def test_name_that_is_never_answered_ends_in_time() -> None:
     async def hang(host: str, port: int) -> Sequence[str]:
         await asyncio.Event().wait()

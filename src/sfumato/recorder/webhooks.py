@@ -20,7 +20,7 @@ from sfumato.net.fetcher import Fetcher, Unreachable
 from sfumato.net.targets import RefusedUrl
 from sfumato.observability import begin, count, gauge
 
-__all__ = ["ATTEMPT_S", "PAYLOAD_BYTES", "Payloads", "Sender", "signed"]
+__all__ = ["ANSWER_BYTES", "ATTEMPT_S", "PAYLOAD_BYTES", "Payloads", "Sender", "signed"]
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ RETRIES_AT_ONCE: Final = 64
 """Receivers that hung before will hang again: they get a part of the places, so that the others find one free."""
 PER_HOST: Final = 4
 ATTEMPT_S: Final = 10.0
+ANSWER_BYTES: Final = 1024
+"""Of a body that nobody looks at; whoever sends a short one gets it sent whole."""
 LEASE_S: Final = 15.0
 """Longer than an attempt and its note; a recorder that died with it in hand is replaced after so long."""
 POLL_S: Final = 0.5
