@@ -137,8 +137,8 @@ async def test_address_of_a_job_is_told_of_what_it_asked_for(opener: Opener) -> 
 async def test_endpoint_is_told_of_its_owners_jobs_and_its_events(opener: Opener) -> None:
     mine, other = make_job(1), make_job(2, owner="other")
     async with opener.open() as stores:
-        await stores.desk.add(endpoint("ep_all"), "whsec_a")
-        await stores.desk.add(endpoint("ep_ends", "local", Hook.CANCELED), "whsec_b")
+        await stores.desk.add(endpoint("ep_all"), "whsec_a", 20)
+        await stores.desk.add(endpoint("ep_ends", "local", Hook.CANCELED), "whsec_b", 20)
         for job in (mine, other):
             await stores.rows.record(told(job, started(job), ended(job)), {})
 
@@ -276,7 +276,7 @@ async def test_last_failure_gives_up_and_says_why_and_a_redelivery_begins_anew(o
 async def test_gone_disables_the_endpoint_and_gives_up_what_waits(opener: Opener) -> None:
     job, later = make_job(1), make_job(2)
     async with opener.open() as stores:
-        await stores.desk.add(endpoint(), "whsec_a")
+        await stores.desk.add(endpoint(), "whsec_a", 20)
         await stores.rows.record(told(job, started(job), ended(job)), {})
         (found,) = await stores.claim()
         await stores.outbox.settle(found, Attempt(delivered=False, status=410, error="It answered 410.", gone=True))
@@ -303,7 +303,7 @@ async def test_gone_from_the_address_of_a_job_ends_that_jobs_webhooks(opener: Op
 @in_loop
 async def test_secrets_rotate_with_an_overlap(opener: Opener) -> None:
     async with opener.open() as stores:
-        await stores.desk.add(endpoint(), "whsec_a")
+        await stores.desk.add(endpoint(), "whsec_a", 20)
 
         async def signing(number: int) -> Sequence[str]:
             job = make_job(number)
@@ -319,10 +319,34 @@ async def test_secrets_rotate_with_an_overlap(opener: Opener) -> None:
 
 
 @in_loop
+async def test_secrets_that_sign_are_never_more_than_a_few(opener: Opener) -> None:
+    async with opener.open() as stores:
+        await stores.desk.add(endpoint(), "whsec_first", 20)
+        for number in range(20):
+            assert await stores.desk.rotate("local", "ep_1", f"whsec_{number}", 3600.0)
+        await stores.rows.record(told(make_job(1), started(make_job(1))), {})
+
+        (found,) = await stores.claim()
+        assert found.secrets == [f"whsec_{number}" for number in (19, 18, 17, 16, 15)]
+
+
+@in_loop
+async def test_endpoints_that_are_added_at_once_are_never_more_than_the_most(opener: Opener) -> None:
+    async with opener.open() as one, opener.open() as other:
+        assert await one.desk.add(endpoint("ep_0"), "whsec_a", 3)
+        added = await asyncio.gather(
+            *((one, other)[n % 2].desk.add(endpoint(f"ep_{n}"), "whsec_a", 3) for n in range(1, 9))
+        )
+        assert sum(added) == 2
+        assert len(await one.desk.endpoints("local")) == 3
+        assert await one.desk.add(endpoint("ep_9", "another"), "whsec_a", 3)
+
+
+@in_loop
 async def test_endpoint_that_is_removed_gets_nothing_more(opener: Opener) -> None:
     job = make_job(1)
     async with opener.open() as stores:
-        await stores.desk.add(endpoint(), "whsec_a")
+        await stores.desk.add(endpoint(), "whsec_a", 20)
         await stores.rows.record(told(job, started(job)), {})
         assert not await stores.desk.remove("another", "ep_1")
         assert await stores.desk.remove("local", "ep_1")

@@ -16,6 +16,7 @@ from sfumato.core.job import Job
 
 __all__ = [
     "JOB_ENDPOINT",
+    "MOST_SECRETS",
     "WAITS_S",
     "Attempt",
     "Claimed",
@@ -43,6 +44,8 @@ JOB_ENDPOINT: Final = "job"
 WAITS_S: Final = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 """Seconds from a failed attempt to the next, as Standard Webhooks proposes; after the last one it is given up."""
 JITTER: Final = 0.2
+MOST_SECRETS: Final = 5
+"""Each of them signs every webhook, and all signatures go into one header."""
 
 
 class Hook(StrEnum):
@@ -181,8 +184,8 @@ class WebhookDesk(Protocol):
         """The owner's endpoints, the oldest first."""
         ...
 
-    async def add(self, endpoint: Endpoint, secret: str) -> None:
-        """Events from now on go there too."""
+    async def add(self, endpoint: Endpoint, secret: str, most: int) -> bool:
+        """Events from now on go there too. False: the owner has `most` already, and nothing was added."""
         ...
 
     async def remove(self, owner: str, endpoint: str) -> bool:
@@ -190,7 +193,10 @@ class WebhookDesk(Protocol):
         ...
 
     async def rotate(self, owner: str, endpoint: str, secret: str, overlap_s: float) -> bool:
-        """`secret` signs from now on; those of before sign beside it for `overlap_s` at most. False: no such one."""
+        """`secret` signs from now on; the latest MOST_SECRETS - 1 of before sign beside it, for `overlap_s` at most.
+
+        False: no such one.
+        """
         ...
 
     async def deliveries(self, query: DeliveryQuery) -> DeliveryPage:

@@ -64,12 +64,11 @@ class WebhookRoutes:
         if not asked.url:
             raise Refusal("bad-webhook", "url is empty; give the address that webhooks are to go to.")
         check_webhook(asked.url, "", gateway.webhook_allow)
-        if len(await gateway.webhooks.endpoints(caller_of(request).owner)) >= MOST_ENDPOINTS:
-            raise Refusal("bad-webhook", f"There are {MOST_ENDPOINTS} endpoints already; delete one first.")
         events = tuple(dict.fromkeys(asked.events)) or tuple(Hook)
         endpoint = Endpoint(f"ep_{uuid7(now, os.urandom(10))}", caller_of(request).owner, asked.url, events, now)
         secret = new_webhook_secret()
-        await gateway.webhooks.add(endpoint, secret)
+        if not await gateway.webhooks.add(endpoint, secret, MOST_ENDPOINTS):
+            raise Refusal("bad-webhook", f"There are {MOST_ENDPOINTS} endpoints already; delete one first.")
         return JSONResponse({**_endpoint_json(endpoint), "secret": secret}, 201, {"Cache-Control": "no-store"})
 
     async def endpoints(self, request: Request) -> JSONResponse:
