@@ -7,11 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import Request
 
-from sfumato.core.events import Ended, advance
+from sfumato.core.events import Ended, advance, new_row
 from sfumato.core.keys import Quota
+from sfumato.gateway.submit import SubmitRoutes
+from sfumato.gateway.uploads import Form
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
 from tests.sample_pictures import picture
+from tests.support import job_id, make_job
 
 
 @pytest.fixture
@@ -45,6 +49,21 @@ def test_jobs_in_flight_are_limited_until_one_ends(service: GatewayService) -> N
     service.world.rows[first] = advance(service.world.rows[first], ended, 9)  # the recorder's work
     service.app.state.gateway.quotas._owners["alice"].read_at = float("-inf")
     service.accepted(headers=alice)
+
+
+def test_what_other_gateways_took_while_a_slow_body_came_is_counted(
+    service: GatewayService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, receive = service.key(quota=Quota(in_flight=1)), SubmitRoutes._receive
+
+    async def slowly(routes: SubmitRoutes, request: Request) -> Form:
+        service.world.rows[job_id(1)] = new_row(make_job(1, owner="alice"))
+        service.app.state.gateway.quotas._owners["alice"].read_at -= 60.0
+        return await receive(routes, request)
+
+    monkeypatch.setattr(SubmitRoutes, "_receive", slowly)
+    problem(service.submit(headers=alice), 429, "quota-exceeded")
+    assert service.published() == []
 
 
 def test_every_way_to_submit_is_limited(service: GatewayService) -> None:

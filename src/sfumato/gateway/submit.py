@@ -252,6 +252,8 @@ class SubmitRoutes:
         tracing = span("accept", request.headers.get("traceparent", ""), time.time() - took_s, job=submission.job_id)
         limits = self._limits(caller, submission.job_id)
         cost = gateway.intake.cost(submission, now) if limits else 0
+        # A body may take its time, and meanwhile other gateways take jobs and jobs end.
+        await gateway.quotas.room(limits)
         with gateway.quotas.taking(limits, submission.job_id, cost), gateway.live.accepting(model.slug), tracing:
             accepted = await gateway.intake.accept(submission, now)
         if accepted.outcome is None:
