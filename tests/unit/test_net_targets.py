@@ -165,7 +165,12 @@ def test_what_the_configuration_allows_is_taken() -> None:
             Target.of(refused, allowed)
 
 
-@pytest.mark.parametrize("wrong", ["10.0.0.0/33", "10.0.0.1/8", "a b", "http://x", "1.2.3"])
+@pytest.mark.parametrize("wrong", ["10.0.0.0/33", "10.0.0.1/8", "a b", "http://x", "1.2.3", "127.0x1", "a..b", "récepteur"])
 def test_what_is_neither_network_nor_name_is_not_allowed(wrong: str) -> None:
     with pytest.raises(ValueError, match="is no network"):
         Allowed.parse(wrong)
+
+
+@pytest.mark.parametrize("name", ["receiver1", "db-2.internal", "a_b.c3"])
+def test_a_name_may_end_with_a_digit(name: str) -> None:
+    assert Target.of(f"http://{name}/", Allowed.parse(name)).host == name
