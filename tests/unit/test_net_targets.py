@@ -80,6 +80,8 @@ ODD = [
     "http://::1/",
     "http://[127.0.0.1]/",
     "http://[v1.x]/",
+    "http://[2606:4700::1111]example.com/",
+    "http://[2606:4700::1111]example.com:80/",
     "http://user@example.com/",
     "http://user:password@example.com/",
     "http://example.com@127.0.0.1/",

@@ -1,5 +1,6 @@
 """Reading an address that somebody else chose, strictly: what can be read in two ways is refused. Pure."""
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ from sfumato.net.addresses import NAME, NUMBER, Allowed, address_in
 __all__ = ["MAX_URL_CHARS", "RefusedUrl", "Target"]
 
 MAX_URL_CHARS: Final = 2_000
+BEHIND: Final = re.compile(r"(:[0-9]+)?")
 LOCAL_NAMES: Final = ("localhost", "local", "internal", "localdomain", "home.arpa")
 BAD_PORTS: Final = frozenset(
     (
@@ -76,7 +78,9 @@ class Target:
 def _host(netloc: str, host: str, allowed: Allowed) -> str:
     host = host.lower()
     address = None if "%" in host else address_in(host)
-    if netloc.startswith("[") != (address is not None and address.version == 6):
+    bracketed = netloc.startswith("[")
+    # Parsers differ in whether what stands between the bracket and the port is a name.
+    if bracketed != (address is not None and address.version == 6) or not BEHIND.fullmatch(netloc.partition("]")[2]):
         raise RefusedUrl("Its host is no address or name.")
     if address is not None:
         if not allowed.takes(host, address):
