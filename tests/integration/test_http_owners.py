@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sfumato.core.job import State
+from sfumato.core.webhooks import owners_secret
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
 from tests.sample_pictures import picture
 
@@ -230,3 +231,23 @@ def test_key_that_may_only_read_adds_no_webhook(service: GatewayService) -> None
         "/api/webhooks/endpoints", json={"url": "https://receiver.example.com/"}, headers=reader
     )
     problem(answer, 403, "forbidden")
+
+
+def test_each_owner_has_another_secret_for_single_jobs(service: GatewayService) -> None:
+    def secrets(*key: str) -> Any:
+        answer = service.client.post("/api/webhooks/secrets", headers=service.key(*key))
+        assert answer.headers["cache-control"] == "no-store"
+        return answer.json()["secrets"]
+
+    kept = service.app.state.gateway.webhook_secrets
+    assert secrets("alice") == secrets("alice") == [owners_secret(kept[0], "alice")]
+    assert secrets("alice") != secrets("bob")
+    for key in (("local",), ("alice", "read")):
+        answer = service.client.post("/api/webhooks/secrets", headers=service.key(*key))
+        problem(answer, 403, "forbidden")
+        assert kept[0] not in answer.text
+
+
+def test_where_no_key_is_needed_nobody_is_told_the_secret(tmp_path: Path) -> None:
+    with gateway_service(tmp_path) as service:
+        problem(service.client.post("/api/webhooks/secrets"), 403, "forbidden")

@@ -35,6 +35,7 @@ SUBMIT = {
     ("post", "/api/webhooks/deliveries/{delivery_id}/redeliver"),
     ("post", "/api/webhooks/endpoints"),
     ("post", "/api/webhooks/endpoints/{endpoint_id}/rotate"),
+    ("post", "/api/webhooks/secrets"),
     ("put", "/api/uploads/{upload_id}"),
 }
 BY_LINK = {

@@ -4,7 +4,9 @@ A delivery is one event of one job for one endpoint. Its id follows from these, 
 once, and a receiver knows a repeat by its id. Nothing here does I/O or reads a clock.
 """
 
+import base64
 import hashlib
+import hmac
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +15,12 @@ from typing import Final, NamedTuple, Protocol
 
 from sfumato.core.events import JobRow
 from sfumato.core.job import Job
+from sfumato.core.keys import LOCAL
 
 __all__ = [
     "JOB_ENDPOINT",
     "MOST_SECRETS",
+    "SECRET_PREFIX",
     "WAITS_S",
     "Attempt",
     "Claimed",
@@ -34,6 +38,7 @@ __all__ = [
     "WebhookDesk",
     "delivery_id",
     "hook_of",
+    "owners_secret",
     "shared_out",
     "wait_after",
     "wanted",
@@ -44,6 +49,8 @@ JOB_ENDPOINT: Final = "job"
 WAITS_S: Final = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 """Seconds from a failed attempt to the next, as Standard Webhooks proposes; after the last one it is given up."""
 JITTER: Final = 0.2
+SECRET_PREFIX: Final = "whsec_"
+"""How Standard Webhooks marks a secret; base64 follows."""
 MOST_SECRETS: Final = 5
 """Each of them signs every webhook, and all signatures go into one header."""
 
@@ -236,6 +243,18 @@ def hook_of(before: JobRow, after: JobRow) -> Hook | None:
     if kind == "final":
         return None if before.state.terminal else Hook(after.state.value)
     return Hook(kind) if kind in (Hook.STARTED, Hook.RETRIED) else None
+
+
+def owners_secret(secret: str, owner: str) -> str:
+    """What signs the webhooks of one owner's single jobs, made from the service's `secret` (`whsec_<base64>`).
+
+    Each owner has another one, since who can check a webhook can forge it too. Where nobody needs a key there is one
+    owner, and it is the service's.
+    """
+    if owner == LOCAL:
+        return secret
+    made = hmac.digest(base64.b64decode(secret.removeprefix(SECRET_PREFIX)), f"owner:{owner}".encode(), hashlib.sha256)
+    return SECRET_PREFIX + base64.b64encode(made).decode()
 
 
 def wanted(job: Job, hook: Hook) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -51,6 +51,7 @@ class Gateway:
     scaling: DecisionReader
     webhooks: WebhookDesk
     webhook_allow: Allowed
+    webhook_secrets: Sequence[str]
     links: Links
     intake: Intake
     live: Live

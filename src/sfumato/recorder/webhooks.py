@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 from sfumato.core.errors import TransientError
 from sfumato.core.links import Links
 from sfumato.core.shown import Sighting, job_json, rfc3339
-from sfumato.core.webhooks import JOB_ENDPOINT, Attempt, Claimed, Outbox, Room, wait_after
+from sfumato.core.webhooks import JOB_ENDPOINT, Attempt, Claimed, Outbox, Room, owners_secret, wait_after
 from sfumato.net.fetcher import Fetcher, Unreachable
 from sfumato.net.targets import RefusedUrl
 from sfumato.observability import begin, count, gauge
@@ -82,7 +82,10 @@ def signed(identity: str, at: float, body: bytes, secrets: Sequence[str]) -> dic
 
 
 class Sender:
-    """Delivers what `outbox` has. `secrets` sign the webhooks that came with a job; set `bell` when more is owed."""
+    """Delivers what `outbox` has. What signs the webhooks that came with a job is made from `secrets`.
+
+    Set `bell` when more is owed.
+    """
 
     def __init__(self, outbox: Outbox, fetcher: Fetcher, payloads: Payloads, secrets: Sequence[str]) -> None:
         self._outbox, self._fetcher, self._payloads, self._secrets = outbox, fetcher, payloads, secrets
@@ -158,10 +161,10 @@ class Sender:
 
     async def _attempt(self, claimed: Claimed) -> Attempt:
         given = claimed.delivery
-        secrets = self._secrets if given.endpoint == JOB_ENDPOINT else claimed.secrets
-        if not secrets:
-            return Attempt(delivered=False, status=None, error="The endpoint was deleted.")
         try:
+            secrets = self._signing(claimed)
+            if not secrets:
+                return Attempt(delivered=False, status=None, error="The endpoint was deleted.")
             body = self._payloads.of(claimed)
             headers = {"Content-Type": "application/json", "User-Agent": "Sfumato-Webhooks"}
             headers |= signed(given.id, time.time(), body, secrets)
@@ -178,6 +181,11 @@ class Sender:
             return Attempt(delivered=False, status=GONE, error="It answered 410: it wants no more.", gone=True)
         redirect = " Redirects are not followed." if 300 <= answer.status < 400 else ""
         return _failed(given.attempts, answer.status, f"It answered {answer.status}.{redirect}")
+
+    def _signing(self, claimed: Claimed) -> Sequence[str]:
+        if claimed.delivery.endpoint == JOB_ENDPOINT:
+            return [owners_secret(each, claimed.row.job.owner) for each in self._secrets]
+        return claimed.secrets
 
     async def _measure_for_ever(self) -> None:
         while True:
