@@ -28,7 +28,9 @@ HANGING = 300
 def key_of(folder: Path, owner: str) -> str:
     environment = dict(os.environ) | {"SFUMATO_DATA_DIR": str(folder)}  # noqa: TID251 - the child's
     command = [sys.executable, "-m", "sfumato", "keys", "create", owner]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=60).stdout.strip()
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment, timeout=60
+    ).stdout.strip()
 
 
 def submit(service: Service, key: str, webhook_url: str) -> None:

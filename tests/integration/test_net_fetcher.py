@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from sfumato.net.addresses import Allowed
 from sfumato.net.fetcher import Answer, Fetcher, Unreachable
+from sfumato.net.resolver import MOST_LOOKUPS, system_resolver
 from sfumato.net.targets import RefusedUrl
 
 LOOPBACK = Allowed.parse("127.0.0.0/8")
@@ -242,3 +244,15 @@ def test_certificate_must_be_for_the_name_and_from_somebody_known(tmp_path: Path
     for host, tls in (("another.example", knows), ("receiver.example", None)):
         with pytest.raises(Unreachable, match="TLS failed"):
             asyncio.run(go(host, tls))
+
+
+def test_look_up_that_gets_no_thread_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(MOST_LOOKUPS + 1):
+            with pytest.raises(OSError, match="too many names"):
+                asyncio.run(system_resolver("localhost", 80))
+    assert asyncio.run(system_resolver("localhost", 80))

@@ -167,7 +167,9 @@ def test_what_the_configuration_allows_is_taken() -> None:
             Target.of(refused, allowed)
 
 
-@pytest.mark.parametrize("wrong", ["10.0.0.0/33", "10.0.0.1/8", "a b", "http://x", "1.2.3", "127.0x1", "a..b", "récepteur"])
+@pytest.mark.parametrize(
+    "wrong", ["10.0.0.0/33", "10.0.0.1/8", "a b", "http://x", "1.2.3", "127.0x1", "a..b", "récepteur"]
+)
 def test_what_is_neither_network_nor_name_is_not_allowed(wrong: str) -> None:
     with pytest.raises(ValueError, match="is no network"):
         Allowed.parse(wrong)

@@ -103,7 +103,7 @@ def test_however_many_owners_hang_the_next_one_finds_a_place() -> None:
     room = Room(64, 64, 4)
     for number in range(5):
         taken = shared_out(due(f"o{number}", 100), room)
-        room = Room(room.free - len(taken), 64, 4, owners=room.owners | {f"o{number}": len(taken)})
+        room = Room(room.free - len(taken), 64, 4, owners={**room.owners, f"o{number}": len(taken)})
     assert shared_out(due("late", 100), room)
 
 

@@ -72,7 +72,10 @@ class Quota:
         """These limits, if they can be kept and counted. Raises InvalidRequest."""
         if self.rate is not None and not 0 < self.rate <= MOST_RATE:
             raise InvalidRequest(f"rate is {self.rate:g}; it must be over 0 and at most {MOST_RATE:g} a second.")
-        for name, given, most in (("in-flight", self.in_flight, MOST_IN_FLIGHT), ("per-day", self.per_day, MOST_PER_DAY)):
+        for name, given, most in (
+            ("in-flight", self.in_flight, MOST_IN_FLIGHT),
+            ("per-day", self.per_day, MOST_PER_DAY),
+        ):
             if given is not None and not 1 <= given <= most:
                 raise InvalidRequest(f"{name} is {given}; it must be 1 to {most}.")
         return self

@@ -49,7 +49,7 @@ JOB_ENDPOINT: Final = "job"
 WAITS_S: Final = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 """Seconds from a failed attempt to the next, as Standard Webhooks proposes; after the last one it is given up."""
 JITTER: Final = 0.2
-SECRET_PREFIX: Final = "whsec_"
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - of every secret
 """How Standard Webhooks marks a secret; base64 follows."""
 MOST_SECRETS: Final = 5
 """Each of them signs every webhook, and all signatures go into one header."""

@@ -144,7 +144,9 @@ def _shown(scope: Scope) -> list[str]:
 
 def _is_foreign(scope: Scope, public: str) -> bool:
     """Whether a browser says that a page of another site made the request; other programs say nothing of it."""
-    told = {name: value.decode("latin-1").lower() for name, value in scope["headers"] if name in _FROM_BROWSERS}
+    told: dict[bytes, str] = {
+        name: value.decode("latin-1").lower() for name, value in scope["headers"] if name in _FROM_BROWSERS
+    }
     if b"sec-fetch-site" in told:
         return told[b"sec-fetch-site"] == "cross-site"
     if b"origin" not in told:

@@ -96,7 +96,7 @@ class WebhookRoutes:
         return JSONResponse(body, headers={"Cache-Control": "no-store"})
 
     async def secrets(self, request: Request) -> JSONResponse:
-        """What signs the webhooks of the owner's single jobs, always the same; POST, since a key that reads won't do."""
+        """What signs the webhooks of the owner's single jobs; POST, since a key that may only read must not see it."""
         caller = caller_of(request)
         if caller.key is None or caller.owner == LOCAL:
             raise Refusal("forbidden", "This is the service's own secret: who runs it finds it in its data folder.")

@@ -33,7 +33,9 @@ REFUSED_V6: Final = tuple(
         "3fff::/20",
     )
 )
-NAME: Final = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+NAME: Final = re.compile(
+    r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+)
 """A host name in lower case, without the dot that may end it."""
 NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 """How the last part of an address in an odd spelling looks, and of no name."""

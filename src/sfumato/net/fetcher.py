@@ -116,7 +116,9 @@ class Fetcher:
             extensions={"timeout": {"connect": CONNECT_S}},
         )
         connection = httpcore.AsyncHTTPConnection(
-            origin=request.url.origin, ssl_context=self._context, network_backend=_Pinned(pinned, HEAD_BYTES + 2 * self._limit_bytes)
+            origin=request.url.origin,
+            ssl_context=self._context,
+            network_backend=_Pinned(pinned, HEAD_BYTES + 2 * self._limit_bytes),
         )
         async with connection:
             response = await connection.handle_async_request(request)

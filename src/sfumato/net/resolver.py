@@ -46,5 +46,9 @@ async def system_resolver(host: str, port: int) -> Sequence[str]:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(tell, answer)
 
-    threading.Thread(target=ask, daemon=True, name="look-up").start()
+    try:
+        threading.Thread(target=ask, daemon=True, name="look-up").start()
+    except RuntimeError as error:  # this machine gives no more threads
+        _places.release()
+        raise OSError("too many names are being looked up") from error
     return await found

@@ -31,7 +31,7 @@ from sfumato.storage.tables import deliveries, endpoints
 __all__ = ["SqlOutbox", "Telling", "as_delivery", "give_up", "host_of", "owe", "valid_secrets"]
 
 LOOKED_AT: Final = 4
-"""So many times as many due ones as there is room for are looked at, to pass over hosts and owners that have their share."""
+"""So many times as many due ones as there is room for are looked at: hosts and owners with their share are passed."""
 _PENDING: Final = deliveries.c.state == DeliveryState.PENDING.value
 
 

@@ -69,7 +69,7 @@ class SqlWebhooks:
         return bool(gone.rowcount)
 
     async def rotate(self, owner: str, endpoint: str, secret: str, overlap_s: float) -> bool:
-        """`secret` signs from now on; the latest of before sign beside it for `overlap_s` at most. False: no such one."""
+        """`secret` signs from now on; the latest before sign beside it for `overlap_s` at most. False: none."""
         mine = (_endpoints.c.id == endpoint) & (_endpoints.c.owner == owner)
         async with self._database.write() as connection:
             row = (await connection.execute(select(_endpoints).where(mine).with_for_update())).one_or_none()
