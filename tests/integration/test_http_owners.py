@@ -172,12 +172,14 @@ def test_the_same_idempotency_key_of_two_owners_is_two_jobs(service: GatewayServ
 
 def test_an_admins_retry_is_the_admins_job(service: GatewayService) -> None:
     boss = service.key("boss", "admin")
-    job_id = service.accepted(headers=service.key("alice"))["id"]
+    hook = "https://alice.example.com/"
+    job_id = service.accepted(headers=service.key("alice"), webhook_url=hook)["id"]
     service.record()
     service.client.post(f"/api/jobs/{job_id}/cancel", headers=boss)
     again = service.client.post(f"/api/jobs/{job_id}/retry", headers=boss | {"Idempotency-Key": "k"})
     assert again.status_code == 202
-    assert {job.id: job.owner for job in service.published()} == {job_id: "alice", again.json()["id"]: "boss"}
+    told = {job.id: (job.owner, job.webhook_url) for job in service.published()}
+    assert told == {job_id: ("alice", hook), again.json()["id"]: ("boss", "")}
 
 
 def test_a_stream_that_began_goes_on_when_its_key_is_revoked(service: GatewayService) -> None:
