@@ -46,7 +46,7 @@ from sfumato.models.registry import Registry
 from sfumato.net.addresses import Allowed
 from sfumato.observability import begin
 from sfumato.process import any_set, begin_role, run, settle_memory
-from sfumato.storage.secrets import link_secrets
+from sfumato.storage.secrets import link_secrets, webhook_secrets
 from sfumato.wiring import check_logs, open_counter, open_ports
 
 __all__ = ["create_app", "serve"]
@@ -73,7 +73,7 @@ def create_app(
     gateway lets its part of a key's requests a second through.
 
     Raises:
-        NoSecret: no link secret is set and none can be kept in the data folder.
+        NoSecret: a secret of links or webhooks is not set, and can't be kept in the data folder.
     """
     live = Live(silent_s=max(settings.takeover_s, 3 * settings.beat_s))
     gateway = Gateway(
@@ -86,6 +86,7 @@ def create_app(
         scaling=scaling,
         webhooks=webhooks,
         webhook_allow=Allowed.parse(settings.webhook_allow),
+        webhook_secrets=webhook_secrets(settings.webhook_secrets.get_secret_value(), settings.data_dir),
         links=Links(link_secrets(settings.link_secrets.get_secret_value(), settings.data_dir)),
         intake=Intake(broker, blobs, outcomes, rows, settings.job_wait_s),
         live=live,

@@ -65,6 +65,7 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("key-in-address", 400, "A key stands in the address"),
             Case("unauthorized", 401, "This needs a key"),
             Case("forbidden", 403, "This key may not do that"),
+            Case("foreign-page", 403, "A page of another site sent this"),
             Case("unknown-model", 404, "No model has this name here"),
             Case("not-found", 404, "Nothing is stored under this id"),
             Case("no-such-route", 404, "This address does not exist"),
