@@ -99,7 +99,13 @@ def create_app(
     )
 
     shared = None if counter is None else SharedRates(counter, Rates(settings.gateways))
-    submit = SubmitRoutes(gateway)
+    app = _routed(gateway, shared)
+    app.state.gateway = gateway
+    return app
+
+
+def _routed(gateway: Gateway, shared: SharedRates | None) -> FastAPI:
+    """All routes, with the door before them."""
     app = FastAPIOffline(
         title="Sfumato",
         description="Image-to-image generation.",
@@ -107,15 +113,15 @@ def create_app(
         redoc_url=None,
         swagger_ui_parameters={"validatorUrl": None},  # else the page sends its address to a checker on the internet
     )
+    submit = SubmitRoutes(gateway)
     followed = (JobRoutes(gateway), EventRoutes(gateway), NewsRoutes(gateway))
     for routes in (submit, *followed, WebhookRoutes(gateway), ServiceRoutes(gateway)):
         app.include_router(routes.router())
     app.add_middleware(Lingering)
     problems.install(app)
     _describe_keys(app)
-    routes_of_all = Shortcut(app.build_middleware_stack(), submit.hot())
-    app.middleware_stack = Door(routes_of_all, settings, gateway.keyring, Rates(settings.gateways), clock, shared)
-    app.state.gateway = gateway
+    inside, settings = Shortcut(app.build_middleware_stack(), submit.hot()), gateway.settings
+    app.middleware_stack = Door(inside, settings, gateway.keyring, Rates(settings.gateways), gateway.clock, shared)
     return app
 
 
