@@ -135,6 +135,8 @@ class Job(Frozen):
     created_at: float
     expires_at: float
     attempt: int = 0
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Its owner's share beside others' of 1, by the key it was submitted with."""
     params: Params
     input: InputPicture
     metadata: dict[str, Any] = Field(default_factory=dict)

@@ -18,7 +18,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final, assert_never
 
 from sfumato.core.events import (
@@ -67,22 +66,21 @@ class Ledger:
     """The state behind one model's dispatcher.
 
     `lead` is where the predecessor committed, with the event cursor from which to fold as its metadata. A worker not
-    heard for more than `silence_s` is taken for dead. `weights` are the owners' shares. Jobs wait `patience_s` for a
-    model whose workers can't load it, then they fail.
+    heard for more than `silence_s` is taken for dead. Jobs wait `patience_s` for a model whose workers can't load it,
+    then they fail.
     """
 
     def __init__(
         self,
         lead: Lead,
         silence_s: float,
-        weights: Mapping[str, float] = MappingProxyType({}),
         patience_s: float = math.inf,
     ) -> None:
         self.cursor = lead.metadata
         self._prefix = Prefix(lead)
         self._entries: dict[str, Entry] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
-        self._order = Order(weights)
+        self._order = Order()
         self._fleet = Fleet(silence_s)
         self._held: dict[str, float] = {}
         self._suspects: dict[str, None] = {}
@@ -240,7 +238,8 @@ class Ledger:
         else:
             entry.place = Place.WAITING
             cost = 0 if entry.charged else job.cost
-            self._order.add(Ticket(job.id, job.owner, job.priority, cost, entry.positions[0], not_before))
+            place = entry.positions[0]
+            self._order.add(Ticket(job.id, job.owner, job.priority, cost, place, not_before, job.weight))
 
     def _go_out(self, entry: Entry, worker: str) -> None:
         self._leave(entry)

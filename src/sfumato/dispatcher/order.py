@@ -32,7 +32,8 @@ class Ticket:
     """What the order needs to know of a job.
 
     `cost` (pixels × steps) is charged to the owner at the hand-out; it is 0 when that was done before. `position` is
-    the one in the jobs log. The job must not go before `not_before` (Unix seconds).
+    the one in the jobs log. The job must not go before `not_before` (Unix seconds). An owner with jobs of `weight` 2 gets
+    twice as much as one with jobs of 1.
     """
 
     job_id: str
@@ -41,13 +42,18 @@ class Ticket:
     cost: float
     position: int
     not_before: float = 0.0
+    weight: float = 1.0
+
+    @property
+    def charge(self) -> float:
+        """What it moves its owner's virtual time on by."""
+        return self.cost / self.weight
 
 
 class _Share:
     """One owner's waiting jobs by priority, and the owner's virtual time `start`."""
 
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
+    def __init__(self) -> None:
         self.start = 0.0
         self._turn = 0.0
         self._lanes = {priority: KeyedHeap() for priority in SHARES}
@@ -91,10 +97,9 @@ class _Share:
 
 
 class Order:
-    """The waiting jobs of one model. `weights` are owners' shares beside each other; who is not named has 1."""
+    """The waiting jobs of one model."""
 
-    def __init__(self, weights: Mapping[str, float] = MappingProxyType({})) -> None:
-        self._weights = weights
+    def __init__(self) -> None:
         self._clock = 0.0
         self._tickets: dict[str, Ticket] = {}
         self._later = KeyedHeap()
@@ -179,7 +184,7 @@ class Order:
         owner = ticket.owner
         share = self._shares.get(owner)
         if share is None:
-            share = self._shares[owner] = _Share(self._weights.get(owner, 1.0))
+            share = self._shares[owner] = _Share()
         if not share:
             self._resting.discard(owner)
             share.start = max(share.start, self._clock)
@@ -188,7 +193,7 @@ class Order:
 
     def _serve(self, owner: str, share: _Share) -> Ticket:
         ticket = self._tickets[share.pop()]
-        share.start += ticket.cost / share.weight
+        share.start += ticket.charge
         if share:
             self._active.put(owner, share.start)
         else:
