@@ -359,6 +359,7 @@ class Ledger:
             oldest_created_at=self._entries[first[1]].job.created_at if first else None,
             front=tuple(front),
             front_costs=tuple(self._entries[job_id].job.cost for job_id in front),
+            shares=self._order.shares(),
             waiting_cost=self._cost - self._cost_out,
             running_cost=self._cost_out,
             **self._learned.told(now),

@@ -10,21 +10,19 @@ goes first, and of 100 turns for which all three wait, 70 are high, 25 normal an
 in the jobs log decides, so a job that comes back takes its old place.
 """
 
+import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
-from sfumato.core.job import Priority
+from sfumato.core.events import Share
+from sfumato.core.job import SHARES, Priority
 from sfumato.dispatcher.heap import KeyedHeap
 
-__all__ = ["SHARES", "Order", "Ticket"]
+__all__ = ["Order", "Ticket"]
 
-SHARES: Final[Mapping[Priority, float]] = MappingProxyType(
-    {Priority.HIGH: 70.0, Priority.NORMAL: 25.0, Priority.LOW: 5.0}
-)
-"""How the turns of an owner are divided whose jobs of all priorities wait."""
+SHARES_TOLD: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +49,32 @@ class Ticket:
 
 
 class _Share:
-    """One owner's waiting jobs by priority, and the owner's virtual time `start`."""
+    """One owner's waiting jobs by priority, and the owner's virtual time `start`.
+
+    `cost` and `charge` are those of all its jobs that wait.
+    """
 
     def __init__(self) -> None:
         self.start = 0.0
+        self.cost = self.charge = 0.0
         self._turn = 0.0
         self._lanes = {priority: KeyedHeap() for priority in SHARES}
         self._finish = dict.fromkeys(SHARES, 0.0)
 
-    def __bool__(self) -> bool:
-        return any(self._lanes.values())
+    def __len__(self) -> int:
+        return sum(map(len, self._lanes.values()))
 
     def add(self, ticket: Ticket) -> None:
         lane, priority = self._lanes[ticket.priority], ticket.priority
         if not lane:
             self._finish[priority] = max(self._finish[priority], self._turn) + 1 / SHARES[priority]
         lane.put(ticket.job_id, ticket.position)
+        self._count(ticket, 1)
 
     def remove(self, ticket: Ticket) -> None:
         lane, priority = self._lanes[ticket.priority], ticket.priority
         lane.discard(ticket.job_id)
+        self._count(ticket, -1)
         if not lane:
             self._finish[priority] -= 1 / SHARES[priority]
 
@@ -85,6 +89,25 @@ class _Share:
             self._finish[priority] += 1 / SHARES[priority]
         return job_id
 
+    def serve(self, ticket: Ticket) -> None:
+        """Charge for a job that was popped."""
+        self.start += ticket.charge
+        self._count(ticket, -1)
+
+    @property
+    def jobs(self) -> tuple[int, ...]:
+        """How many wait, by priority."""
+        return tuple(map(len, self._lanes.values()))
+
+    def told(self, owner: str, clock: float) -> Share:
+        """How it stands, for who foretells places."""
+        return _share(owner, self.jobs, self.cost, self.charge, self.start - clock)
+
+    def _count(self, ticket: Ticket, sign: int) -> None:
+        self.cost += sign * ticket.cost
+        # Sums of fractions drift; what is empty is so again.
+        self.charge = self.charge + sign * ticket.charge if self else 0.0
+
     def mark(self) -> tuple[float, float, dict[Priority, float]]:
         """Where the share stands, for `reset`."""
         return self.start, self._turn, dict(self._finish)
@@ -94,6 +117,7 @@ class _Share:
         self.start, self._turn, self._finish = mark
         for ticket in popped:
             self._lanes[ticket.priority].put(ticket.job_id, ticket.position)
+            self._count(ticket, 1)
 
 
 class Order:
@@ -170,6 +194,14 @@ class Order:
         """How many go before it, plus 1; None when it does not wait. O(n log n): for a few, ask `front`."""
         return [*self.front(now, len(self))].index(job_id) + 1 if job_id in self else None
 
+    def shares(self) -> tuple[Share, ...]:
+        """Who has jobs that may go now, those with most first, and all beyond SHARES_TOLD in one without a name."""
+        waiting = [(len(share), owner) for owner, share in self._shares.items() if share]
+        most = [owner for _, owner in heapq.nlargest(SHARES_TOLD, waiting)]
+        rest = {owner for _, owner in waiting}.difference(most)
+        told = [self._shares[owner].told(owner, self._clock) for owner in most]
+        return (*told, *_together([self._shares[owner] for owner in rest], self._clock))
+
     def next_at(self) -> float | None:
         """When the next job that may not go yet may (Unix seconds)."""
         first = self._later.first()
@@ -193,7 +225,7 @@ class Order:
 
     def _serve(self, owner: str, share: _Share) -> Ticket:
         ticket = self._tickets[share.pop()]
-        share.start += ticket.charge
+        share.serve(ticket)
         if share:
             self._active.put(owner, share.start)
         else:
@@ -209,3 +241,17 @@ class Order:
         reached = self._clock if self._active else math.inf
         while (first := self._resting.first()) is not None and first[0] <= reached:
             del self._shares[self._resting.pop()]
+
+
+def _together(shares: Sequence[_Share], clock: float) -> Iterable[Share]:
+    """Many owners as one who is served as often as all of them are."""
+    if shares:
+        jobs = tuple(map(sum, zip(*(share.jobs for share in shares), strict=True)))
+        charge, start = (sum(part) / len(shares) for part in zip(*((s.charge, s.start) for s in shares), strict=True))
+        yield _share("", jobs, sum(share.cost for share in shares), charge, start - clock)
+
+
+def _share(owner: str, jobs: tuple[int, ...], cost: float, charge: float, lead: float) -> Share:
+    """As it is told, to four digits: it is an estimate's ground and written every second."""
+    charge, lead = (float(f"{value:.4g}") for value in (charge, max(0.0, lead)))
+    return Share(owner=owner, jobs=jobs, cost=round(cost), charge=charge, lead=lead)

@@ -21,9 +21,10 @@ from sfumato.gateway.callers import Caller, caller_of
 from sfumato.gateway.intake import Intake, input_key
 from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.live import Live
+from sfumato.gateway.places import place
 from sfumato.gateway.quotas import Quotas
 from sfumato.gateway.uploads import InFlight, Limits
-from sfumato.gateway.views import Estimate, JobLinks, Sighting, estimate
+from sfumato.gateway.views import Estimate, JobLinks, Sighting, estimate, estimate_running
 from sfumato.models.registry import Registry
 from sfumato.net.addresses import Allowed
 
@@ -132,12 +133,12 @@ class Gateway:
         if row is None or seen.outcome is not None:
             return None
         slug = model_slug(row.job.model)
-        standing, progress, now = self.live.standing(slug), self.live.progress(slug, row), self.clock()
+        standing = self.live.standing(slug)
         if row.state is State.RUNNING:
-            return estimate(row, 0, standing, progress, now)
-        if standing is not None and row.id in standing.front:
-            return estimate(row, standing.front.index(row.id), standing, None, now)
-        return estimate(row, await self.rows.ahead(row.job), standing, None, now)
+            return estimate_running(row, standing, self.live.progress(slug, row))
+        told = standing is not None and row.id in standing.front
+        rank = 0 if told else await self.rows.ahead(row.job)
+        return estimate(row, place(row.job, rank, standing), standing, self.clock())
 
 
 @functools.lru_cache(maxsize=256)
