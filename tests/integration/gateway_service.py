@@ -131,7 +131,7 @@ class GatewayService:
         """Do the dispatcher's work: tell its standing of a second from now, when it has counted what was accepted."""
         plain: dict[str, Any] = {"slots": 1, "workers": 1, "oldest_created_at": None, "seconds_per_job": 1.0}
         standing = Standing(at=time.time() + 1, waiting=waiting, running=running, **(plain | changes))
-        self.app.state.gateway.live.apply(model, 1, standing)
+        self.app.state.gateway.live.apply(model, 1, standing, time.time())
 
 
 def problem(response: Any, status: int, slug: str) -> dict[str, Any]:

@@ -132,10 +132,10 @@ class Standing(Frozen):
 
     `front` holds the ids of the first waiting jobs in exact order, `front_costs` their costs; `shares` is by what the
     places of those behind can be foretold: the owners with most jobs, and one without a name for all others.
-    `seconds_per_job` is a moving average. Costs are as in `Job`; `cost_per_s` is the model's pace while it works, None until a job was done.
-    `worker_cost_per_s` is the pace of one worker that has all it can hold, as far as one was seen so; `mean_cost` that
-    of a job; `arriving` what comes in, in cost per second, averaged over 10 and over 60 s; `cold_start_s` how long the
-    last worker took to its first beat. These are 0 while unknown.
+    `seconds_per_job` is a moving average. Costs are as in `Job`; `cost_per_s` is the model's pace while it works, None
+    until a job was done. `worker_cost_per_s` is the pace of one worker that has all it can hold, as far as one was seen
+    so; `mean_cost` that of a job; `arriving` what comes in, in cost per second, averaged over 10 and over 60 s;
+    `cold_start_s` how long the last worker took to its first beat. These are 0 while unknown.
     `trouble` says why nothing is handed out although jobs and workers are there; mostly "".
     """
 

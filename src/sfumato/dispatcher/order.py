@@ -30,8 +30,8 @@ class Ticket:
     """What the order needs to know of a job.
 
     `cost` (pixels × steps) is charged to the owner at the hand-out; it is 0 when that was done before. `position` is
-    the one in the jobs log. The job must not go before `not_before` (Unix seconds). An owner with jobs of `weight` 2 gets
-    twice as much as one with jobs of 1.
+    the one in the jobs log. The job must not go before `not_before` (Unix seconds). Jobs of `weight` 2 get their owner
+    twice as much as jobs of 1.
     """
 
     job_id: str

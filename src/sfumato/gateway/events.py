@@ -1,7 +1,7 @@
 """GET /api/jobs/{id}/events: a job's life as server-sent events, what was replayed first, then live until its end.
 
 The SSE id of a lifecycle event is its position in the event log, so a client that comes back with Last-Event-ID gets
-what it missed and nothing twice. Progress and previews are live only and carry no id.
+what it missed and nothing twice. Estimates, progress and previews are live only and carry no id.
 """
 
 import base64
@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 
 from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.events import JobRow, Lifecycle, Running, advance
-from sfumato.core.job import model_slug, preview_key
+from sfumato.core.job import State, model_slug, preview_key
 from sfumato.gateway.asked import EventsAsked, openapi_parameters, parse, read_query
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.followers import Follower
@@ -48,7 +48,8 @@ class EventRoutes:
         return router
 
     async def events(self, request: Request, job_id: str) -> StreamingResponse:
-        """The job's events as they happen: queued, started, returned, retried, progress, preview on request, final."""
+        """The job's events as they happen: queued, estimate, started, returned, retried, progress, preview on request,
+        final."""
         asked = parse(EventsAsked, read_query(request.scope["query_string"]))
         await self._gateway.find(request, job_id)
         told = request.headers.get("last-event-id", "")
@@ -59,14 +60,17 @@ class EventRoutes:
     async def _stream(
         self, request: Request, job_id: str, after: int, watcher: "_Watcher | None"
     ) -> AsyncIterator[str]:
-        gateway, progress = self._gateway, None
+        gateway, progress, queue = self._gateway, None, _Queue(self._gateway)
         # Who follows first and then looks misses nothing; what is told twice is told at a position already seen.
         with gateway.live.followers.follower(job_id) as follower:
             seen, looked_at = await gateway.sight(job_id), time.monotonic()
             while not gateway.stopping.is_set():
                 seen = _advanced(seen, follower)
                 lines = [line for line in seen.row.events if line.position > after] if seen.row else []
-                texts = [_lifecycle(line) for line in lines if line.kind != "final"]
+                place = await queue.news(seen)
+                texts = [_lifecycle(line, place) for line in lines if line.kind != "final"]
+                if place and not any(line.kind == "queued" for line in lines):
+                    texts.append(_event("estimate", place))
                 after = max((line.position for line in lines), default=after)
                 if seen.outcome is not None:
                     final = next((line.position for line in lines if line.kind == "final"), None)
@@ -93,6 +97,30 @@ class EventRoutes:
 
     def _job(self, request: Request, seen: Sighting) -> dict[str, Any]:
         return job_json(seen, self._gateway.links_of_seen(request, seen), None, None)
+
+
+class _Queue:
+    """One client whose job may wait: its place is told at first and, among the next ones, whenever it moves up."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway, self._told = gateway, -1
+
+    async def news(self, seen: Sighting) -> dict[str, Any]:
+        """Position and eta_s, {} when there is nothing new."""
+        row = seen.row
+        if row is None or seen.outcome is not None or row.state is not State.QUEUED:
+            return {}
+        standing = self._gateway.live.standing(model_slug(row.job.model))
+        if self._told >= 0 and (standing is None or row.id not in standing.front):
+            return {}
+        try:
+            expected = await self._gateway.expect(seen)
+        except TransientError:
+            return {}
+        if expected is None or expected.position == self._told:
+            return {}
+        self._told = expected.position
+        return {"position": expected.position, "eta_s": expected.eta_s}
 
 
 class _Watcher:
@@ -131,9 +159,10 @@ def _later(ours: Sighting, read: Sighting) -> Sighting:
     return Sighting(read.job_id, ours.row if behind else read.row, read.outcome)
 
 
-def _lifecycle(line: Lifecycle) -> str:
+def _lifecycle(line: Lifecycle, place: dict[str, Any]) -> str:
     worker = {"worker": line.worker} if line.worker else {}
     data = {"at": rfc3339(line.at), "attempt": line.attempt, "delivery": line.delivery, **worker}
+    data |= place if line.kind == "queued" else {}
     return _event(line.kind, data, line.position)
 
 
