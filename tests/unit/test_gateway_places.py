@@ -125,6 +125,17 @@ def test_more_owners_than_are_named_are_served_all_the_same() -> None:
     assert queue.foretold(last).ahead == queue.true_place(last) == 819
 
 
+def test_a_single_job_shares_its_worker_with_one_call_and_a_floods_with_all_that_are_in_hand() -> None:
+    queue = Queue()
+    flood, single = [queue.add("flood") for _ in range(100)], queue.add("ann")
+    shares = queue.order.shares({"flood": 15, "bob": 1})
+    standing = queue.standing().model_copy(update={"slots": 16, "shares": shares})
+
+    assert {share.owner: share.running for share in shares} == {"flood": 15, "bob": 1, "ann": 0}
+    assert place(single, 0, standing).beside == 3
+    assert place(flood[-1], 99, standing).beside >= 16
+
+
 def test_without_a_word_of_the_dispatcher_the_owners_own_jobs_count() -> None:
     assert place(make_job(cost=10), 7, None) == Place(7, 70.0)
 

@@ -114,10 +114,11 @@ class Alive(Frozen):
 
 
 class Share(Frozen):
-    """One owner's waiting jobs, as a dispatcher serves them beside others'.
+    """One owner's jobs, as a dispatcher serves them beside others'.
 
-    `jobs` counts them by priority, high first; `cost` is theirs, `charge` the same by their weights, and `lead` how
-    much charge all others are given before the owner's next one. Who has jobs and no share was not there yet: lead 0.
+    `jobs` counts those that wait by priority, high first; `cost` is theirs, `charge` the same by their weights, and
+    `lead` how much charge all others are given before the owner's next one. `running` counts those handed out.
+    Who has jobs and no share was not there yet: lead 0.
     """
 
     owner: str
@@ -125,6 +126,7 @@ class Share(Frozen):
     cost: int = 0
     charge: float = 0.0
     lead: float = 0.0
+    running: int = 0
 
 
 class Standing(Frozen):

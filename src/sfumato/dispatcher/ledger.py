@@ -15,7 +15,7 @@ from events can be learned again from the log, so a successor that folds both lo
 import itertools
 import logging
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never
@@ -90,6 +90,7 @@ class Ledger:
         self._loading = Loading(patience_s)
         self._brake = Brake()
         self._cost = self._cost_out = 0
+        self._out: Counter[str] = Counter()
 
     # The fold
 
@@ -221,6 +222,9 @@ class Ledger:
         job_id = entry.job.id
         if entry.place is Place.OUT:
             self._cost_out -= entry.job.cost
+            self._out[entry.job.owner] -= 1
+            if not self._out[entry.job.owner]:
+                del self._out[entry.job.owner]
         self._order.remove(job_id)
         self._fleet.take(job_id)
         self._held.pop(job_id, None)
@@ -245,6 +249,7 @@ class Ledger:
         self._leave(entry)
         entry.place, entry.charged = Place.OUT, True
         self._cost_out += entry.job.cost
+        self._out[entry.job.owner] += 1
         self._fleet.hand(entry.job.id, worker, alone=entry.deaths > 0)
 
     def _hold(self, entry: Entry, until: float) -> None:
@@ -359,7 +364,7 @@ class Ledger:
             oldest_created_at=self._entries[first[1]].job.created_at if first else None,
             front=tuple(front),
             front_costs=tuple(self._entries[job_id].job.cost for job_id in front),
-            shares=self._order.shares(),
+            shares=self._order.shares(self._out),
             waiting_cost=self._cost - self._cost_out,
             running_cost=self._cost_out,
             **self._learned.told(now),

@@ -12,8 +12,9 @@ in the jobs log decides, so a job that comes back takes its old place.
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from sfumato.core.events import Share
@@ -98,10 +99,6 @@ class _Share:
     def jobs(self) -> tuple[int, ...]:
         """How many wait, by priority."""
         return tuple(map(len, self._lanes.values()))
-
-    def told(self, owner: str, clock: float) -> Share:
-        """How it stands, for who foretells places."""
-        return _share(owner, self.jobs, self.cost, self.charge, self.start - clock)
 
     def _count(self, ticket: Ticket, sign: int) -> None:
         self.cost += sign * ticket.cost
@@ -194,13 +191,26 @@ class Order:
         """How many go before it, plus 1; None when it does not wait. O(n log n): for a few, ask `front`."""
         return [*self.front(now, len(self))].index(job_id) + 1 if job_id in self else None
 
-    def shares(self) -> tuple[Share, ...]:
-        """Who has jobs that may go now, those with most first, and all beyond SHARES_TOLD in one without a name."""
-        waiting = [(len(share), owner) for owner, share in self._shares.items() if share]
-        most = [owner for _, owner in heapq.nlargest(SHARES_TOLD, waiting)]
-        rest = {owner for _, owner in waiting}.difference(most)
-        told = [self._shares[owner].told(owner, self._clock) for owner in most]
-        return (*told, *_together([self._shares[owner] for owner in rest], self._clock))
+    def shares(self, running: Mapping[str, int] = MappingProxyType({})) -> tuple[Share, ...]:
+        """Who has jobs that may go now, those with most first, and all beyond SHARES_TOLD in one without a name.
+
+        `running` is how many jobs each owner has in workers' hands; who has nothing else is told too.
+        """
+        waiting = {owner: len(share) for owner, share in self._shares.items() if share}
+        counts = [(waiting.get(owner, 0), owner) for owner in waiting.keys() | running.keys()]
+        most = [owner for _, owner in heapq.nlargest(SHARES_TOLD, counts)]
+        rest = {owner for _, owner in counts}.difference(most)
+        return (*(self._told(owner, running) for owner in most), *_together([self._told(o, running) for o in rest]))
+
+    def _told(self, owner: str, running: Mapping[str, int]) -> Share:
+        in_hand, share = running.get(owner, 0), self._shares.get(owner)
+        if not share:
+            return Share(owner=owner, running=in_hand)
+        # To four digits: it is an estimate's ground, and written every second.
+        charge, lead = (float(f"{value:.4g}") for value in (share.charge, max(0.0, share.start - self._clock)))
+        return Share(
+            owner=owner, jobs=share.jobs, cost=round(share.cost), charge=charge, lead=lead, running=in_hand
+        )
 
     def next_at(self) -> float | None:
         """When the next job that may not go yet may (Unix seconds)."""
@@ -243,15 +253,10 @@ class Order:
             del self._shares[self._resting.pop()]
 
 
-def _together(shares: Sequence[_Share], clock: float) -> Iterable[Share]:
+def _together(shares: Sequence[Share]) -> Iterable[Share]:
     """Many owners as one who is served as often as all of them are."""
     if shares:
         jobs = tuple(map(sum, zip(*(share.jobs for share in shares), strict=True)))
-        charge, start = (sum(part) / len(shares) for part in zip(*((s.charge, s.start) for s in shares), strict=True))
-        yield _share("", jobs, sum(share.cost for share in shares), charge, start - clock)
-
-
-def _share(owner: str, jobs: tuple[int, ...], cost: float, charge: float, lead: float) -> Share:
-    """As it is told, to four digits: it is an estimate's ground and written every second."""
-    charge, lead = (float(f"{value:.4g}") for value in (charge, max(0.0, lead)))
-    return Share(owner=owner, jobs=jobs, cost=round(cost), charge=charge, lead=lead)
+        charge, lead = (sum(part) / len(shares) for part in zip(*((s.charge, s.lead) for s in shares), strict=True))
+        cost, running = sum(share.cost for share in shares), sum(share.running for share in shares)
+        yield Share(owner="", jobs=jobs, cost=cost, charge=charge, lead=lead, running=running)

@@ -138,7 +138,8 @@ class Gateway:
             return estimate_running(row, standing, self.live.progress(slug, row))
         told = standing is not None and row.id in standing.front
         rank = 0 if told else await self.rows.ahead(row.job)
-        return estimate(row, place(row.job, rank, standing), standing, self.clock())
+        model = next((known for known in self.registry if known.name == row.job.model), None)
+        return estimate(row, place(row.job, rank, standing), standing, model.batch if model else 1, self.clock())
 
 
 @functools.lru_cache(maxsize=256)

@@ -19,20 +19,24 @@ SETTLED_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How many jobs go before it, and their cost (as in `Job`)."""
+    """How many jobs go before it, and their cost (as in `Job`).
+
+    `beside` is with how many others it will have to share its worker, itself counted: owners take turns there as well.
+    """
 
     ahead: int
     cost: float
+    beside: int = 1
 
 
 def place(job: Job, rank: int, standing: Standing | None) -> Place:
     """Where a waiting job stands. `rank` is how many of its owner's jobs of its priority wait before it."""
     if standing is None:
         return Place(rank, float(rank * job.cost))
+    own = next((share for share in standing.shares if share.owner == job.owner), Share(owner=job.owner))
     if job.id in standing.front:
         ahead = standing.front.index(job.id)
-        return Place(ahead, float(sum(standing.front_costs[:ahead])))
-    own = next((share for share in standing.shares if share.owner == job.owner), Share(owner=job.owner))
+        return Place(ahead, float(sum(standing.front_costs[:ahead])), _beside(own, 0, standing))
     count = sum(own.jobs)
     turns = _turns(job, rank, own)
     start = own.lead + turns * (own.charge / count if count else job.cost / job.weight)
@@ -42,7 +46,13 @@ def place(job: Job, rank: int, standing: Standing | None) -> Place:
     if job.created_at < standing.at - SETTLED_S:
         # It was there when the front was told, and it is not in it.
         ahead, cost = max(ahead, len(standing.front)), max(cost, float(sum(standing.front_costs)))
-    return Place(ahead, cost)
+    return Place(ahead, cost, _beside(own, turns, standing))
+
+
+def _beside(own: Share, turns: int, standing: Standing) -> int:
+    """As many as its owner's jobs that will be in hand with it, and as many of each other owner's."""
+    owners = 1 + sum(share.running > 0 for share in standing.shares if share is not own)
+    return (1 + max(own.running, min(turns, standing.slots // owners))) * owners
 
 
 def _turns(job: Job, rank: int, own: Share) -> int:

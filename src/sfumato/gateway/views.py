@@ -39,15 +39,16 @@ def estimate_running(row: JobRow, standing: Standing | None, progress: Running |
     return Estimate(0, _seconds((1 - done) * max(row.job.cost, standing.running_cost), standing.cost_per_s))
 
 
-def estimate(row: JobRow, place: Place, standing: Standing | None, now: float) -> Estimate:
-    """When a waiting job may end."""
+def estimate(row: JobRow, place: Place, standing: Standing | None, batch: int, now: float) -> Estimate:
+    """When a waiting job may end. `batch` is how many rows a worker's call has."""
     position = place.ahead + 1
     if standing is None or standing.cost_per_s is None:
         return Estimate(position, None)
     full = standing.running >= standing.slots > 0
     # A slot is freed by the first of those that run; then it shares the pace with what runs beside it.
     freed = standing.running_cost / standing.running / 2 if full else 0.0
-    beside = max(1, min(standing.slots, standing.running + position))
+    rows = max(batch * standing.workers, place.beside)
+    beside = max(1, min(rows, standing.slots, standing.running + position))
     cost = freed + place.cost + row.job.cost * beside
     takes_s = _start_s(standing) + _seconds(cost, _pace_of_queue(standing, standing.cost_per_s))
     return Estimate(position, max(takes_s, round((row.not_before or now) - now, 1)))
