@@ -208,9 +208,7 @@ class Order:
             return Share(owner=owner, running=in_hand)
         # To four digits: it is an estimate's ground, and written every second.
         charge, lead = (float(f"{value:.4g}") for value in (share.charge, max(0.0, share.start - self._clock)))
-        return Share(
-            owner=owner, jobs=share.jobs, cost=round(share.cost), charge=charge, lead=lead, running=in_hand
-        )
+        return Share(owner=owner, jobs=share.jobs, cost=round(share.cost), charge=charge, lead=lead, running=in_hand)
 
     def next_at(self) -> float | None:
         """When the next job that may not go yet may (Unix seconds)."""

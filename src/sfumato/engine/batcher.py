@@ -1,8 +1,8 @@
 """Which jobs go through the model in the next call. Pure policy: nothing here waits, computes or reads a clock.
 
 A call takes jobs of one shape. The job that leads chooses the shape and the others of that shape ride along, urgent
-ones first, then owners in turn and by age, as many rows as fit. Between calls every job stands anew: one that came meanwhile joins at the
-next step, a finished or removed one leaves its rows at once, and a paused one keeps its latents.
+ones first, then owners in turn and by age, as many rows as fit. Between calls every job stands anew: one that came
+meanwhile joins at the next step, a finished or removed one leaves its rows at once, and a paused one keeps its latents.
 
 Why the oldest leads: a call has a fixed cost, so it pays to stay with one shape while others gather rows, and the job
 that waits longest bounds the worst wait. Nothing starves, because nothing that comes later can be older. Deficit round
