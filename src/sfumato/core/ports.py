@@ -14,6 +14,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from sfumato.core.events import Event, JobEvent, JobRow, Unreadable
 from sfumato.core.job import DeadLetter, Job, Outcome, State, Work
+from sfumato.core.news import NewsReader
 
 __all__ = [
     "METADATA_LIMIT_BYTES",
@@ -343,7 +344,7 @@ class JobPage:
     next: str
 
 
-class JobRows(Protocol):
+class JobRows(NewsReader, Protocol):
     """What a gateway reads of the rows."""
 
     async def get(self, job_id: str) -> JobRow | None: ...

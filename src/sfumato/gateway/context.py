@@ -21,6 +21,7 @@ from sfumato.gateway.callers import Caller, caller_of
 from sfumato.gateway.intake import Intake, input_key
 from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.live import Live
+from sfumato.gateway.newsroom import Newsroom
 from sfumato.gateway.places import place
 from sfumato.gateway.quotas import Quotas
 from sfumato.gateway.uploads import InFlight, Limits
@@ -51,6 +52,7 @@ class Gateway:
     links: Links
     intake: Intake
     live: Live
+    newsroom: Newsroom
     keyring: Keyring
     quotas: Quotas
     in_flight: InFlight
@@ -132,12 +134,18 @@ class Gateway:
         row = seen.row
         if row is None or seen.outcome is not None:
             return None
+        return self.near(row) or self._estimate(row, await self.rows.ahead(row.job))
+
+    def near(self, row: JobRow) -> Estimate | None:
+        """As `expect`, of a job that runs or is among the next ones; None of any other."""
         slug = model_slug(row.job.model)
         standing = self.live.standing(slug)
         if row.state is State.RUNNING:
             return estimate_running(row, standing, self.live.progress(slug, row))
-        told = standing is not None and row.id in standing.front
-        rank = 0 if told else await self.rows.ahead(row.job)
+        return self._estimate(row, 0) if standing is not None and row.id in standing.front else None
+
+    def _estimate(self, row: JobRow, rank: int) -> Estimate:
+        standing = self.live.standing(model_slug(row.job.model))
         model = next((known for known in self.registry if known.name == row.job.model), None)
         return estimate(row, place(row.job, rank, standing), standing, model.batch if model else 1, self.clock())
 
