@@ -45,9 +45,9 @@ def test_a_job_that_finds_a_free_slot_waits_for_nobody() -> None:
 
 def test_a_job_shares_its_worker_with_a_call_of_others_or_with_all_that_go_before_it_there() -> None:
     wide = STANDING.model_copy(update={"slots": 16, "running": 16, "running_cost": 16 * COST})
-    # Half of one that runs, and its own in each call of four, or after the others of its owner.
-    assert estimate(WAITING, Place(0, 0.0, beside=1), wide, 4, NOW).eta_s == 2 * (0.5 + 4)
-    assert estimate(WAITING, Place(0, 0.0, beside=16), wide, 4, NOW).eta_s == 2 * (0.5 + 16)
+    # Half of the call that runs, and its own in each call of four, or after the others of its owner.
+    assert estimate(WAITING, Place(0, 0.0, beside=1), wide, 4, NOW).eta_s == 2 * (2 + 4)
+    assert estimate(WAITING, Place(0, 0.0, beside=16), wide, 4, NOW).eta_s == 2 * (2 + 16)
 
 
 def test_nobody_knows_when_without_a_dispatcher_or_a_job_done() -> None:

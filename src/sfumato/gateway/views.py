@@ -45,11 +45,12 @@ def estimate(row: JobRow, place: Place, standing: Standing | None, batch: int, n
     if standing is None or standing.cost_per_s is None:
         return Estimate(position, None)
     full = standing.running >= standing.slots > 0
-    # A slot is freed by the first of those that run; then it shares the pace with what runs beside it.
-    freed = standing.running_cost / standing.running / 2 if full else 0.0
-    rows = max(batch * standing.workers, place.beside)
-    beside = max(1, min(rows, standing.slots, standing.running + position))
-    cost = freed + place.cost + row.job.cost * beside
+    # Those of a call mostly end together, in half its time from now; what goes before takes as long as it costs.
+    rows, each = batch * standing.workers, standing.running_cost / standing.running if full else 0.0
+    before = max(each * min(rows, standing.running) / 2, each / 2 + place.cost)
+    # Then it shares the pace with what runs beside it.
+    beside = max(1, min(max(rows, place.beside), standing.slots, standing.running + position))
+    cost = before + row.job.cost * beside
     takes_s = _start_s(standing) + _seconds(cost, _pace_of_queue(standing, standing.cost_per_s))
     return Estimate(position, max(takes_s, round((row.not_before or now) - now, 1)))
 
