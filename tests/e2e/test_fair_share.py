@@ -98,7 +98,7 @@ def moment(text: str) -> float:
 
 @dataclass(frozen=True)
 class Foretold:
-    """What somebody was told of a waiting job, and when."""
+    """What somebody was told of a job, and when."""
 
     name: str
     job_id: str
@@ -108,9 +108,8 @@ class Foretold:
 
 
 def foretold(crowd: Crowd, name: str, job_id: str) -> Foretold | None:
-    """None when the job waits no more."""
-    at, job = time.time(), crowd.job(name, job_id)
-    told = job["estimate"] if job["status"] == "queued" else None
+    """Place 0 of one that runs; None of one that has ended."""
+    at, told = time.time(), crowd.job(name, job_id)["estimate"]
     return told and Foretold(name, job_id, at, told["position"], told["eta_s"])
 
 

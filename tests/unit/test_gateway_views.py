@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfumato.core.events import Alive, Running, Standing, new_row
+from sfumato.core.events import Alive, Running, Share, Standing, new_row
 from sfumato.core.job import State
 from sfumato.gateway.live import Waiting
 from sfumato.gateway.places import Place
@@ -54,7 +54,7 @@ def test_nobody_knows_when_without_a_dispatcher_or_a_job_done() -> None:
     unmeasured = STANDING.model_copy(update={"cost_per_s": None})
     for standing in (None, unmeasured):
         assert estimate(WAITING, Place(4, 4.0), standing, 2, NOW) == Estimate(5, None)
-        assert estimate_running(RUNNING, standing, None) == Estimate(0, None)
+        assert estimate_running(RUNNING, standing, None, 2) == Estimate(0, None)
         assert backlog_s(Waiting(5, 5), standing) is None
 
 
@@ -77,7 +77,15 @@ def test_a_retry_does_not_begin_before_its_time() -> None:
 
 def test_a_running_job_shares_the_pace_with_what_runs_beside_it() -> None:
     progress = Running(job_id=RUNNING.id, attempt=0, delivery=0, step=3, steps=4)
-    assert estimate_running(RUNNING, STANDING, progress) == Estimate(0, 2.0)
+    assert estimate_running(RUNNING, STANDING, progress, 2) == Estimate(0, 2.0)
+
+
+def test_a_running_job_waits_only_for_its_turns_beside_another_owners_flood() -> None:
+    shares = (Share(owner="flood", running=15), Share(owner="local", running=1))
+    wide = STANDING.model_copy(update={"slots": 16, "running": 16, "running_cost": 16 * COST, "shares": shares})
+    assert estimate_running(RUNNING, wide, None, 4).eta_s == 2 * 4
+    flood = RUNNING.model_copy(update={"job": RUNNING.job.model_copy(update={"owner": "flood"})})
+    assert estimate_running(flood, wide, None, 4).eta_s == 2 * 16
 
 
 @given(

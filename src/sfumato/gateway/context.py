@@ -141,13 +141,16 @@ class Gateway:
         slug = model_slug(row.job.model)
         standing = self.live.standing(slug)
         if row.state is State.RUNNING:
-            return estimate_running(row, standing, self.live.progress(slug, row))
+            return estimate_running(row, standing, self.live.progress(slug, row), self._batch(row))
         return self._estimate(row, 0) if standing is not None and row.id in standing.front else None
 
     def _estimate(self, row: JobRow, rank: int) -> Estimate:
         standing = self.live.standing(model_slug(row.job.model))
-        model = next((known for known in self.registry if known.name == row.job.model), None)
-        return estimate(row, place(row.job, rank, standing), standing, model.batch if model else 1, self.clock())
+        return estimate(row, place(row.job, rank, standing), standing, self._batch(row), self.clock())
+
+    def _batch(self, row: JobRow) -> int:
+        """How many rows a call of the job's model has; 1 while that is not known."""
+        return next((model.batch for model in self.registry if model.name == row.job.model), 1)
 
 
 @functools.lru_cache(maxsize=256)

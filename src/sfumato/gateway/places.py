@@ -11,7 +11,7 @@ from typing import Final
 from sfumato.core.events import Share, Standing
 from sfumato.core.job import SHARES, Job
 
-__all__ = ["Place", "place"]
+__all__ = ["Place", "beside", "place"]
 
 SETTLED_S: Final = 0.5
 """A standing made so long after a job came has counted it, clocks being a little apart."""
@@ -33,7 +33,7 @@ def place(job: Job, rank: int, standing: Standing | None) -> Place:
     """Where a waiting job stands. `rank` is how many of its owner's jobs of its priority wait before it."""
     if standing is None:
         return Place(rank, float(rank * job.cost))
-    own = next((share for share in standing.shares if share.owner == job.owner), Share(owner=job.owner))
+    own = _own(job, standing)
     if job.id in standing.front:
         ahead = standing.front.index(job.id)
         return Place(ahead, float(sum(standing.front_costs[:ahead])), _beside(own, 0, standing))
@@ -49,9 +49,23 @@ def place(job: Job, rank: int, standing: Standing | None) -> Place:
     return Place(ahead, cost, _beside(own, turns, standing))
 
 
+def beside(job: Job, standing: Standing) -> int:
+    """With how many jobs a running one shares its worker, itself counted: its owner's, and as many of each other's."""
+    own = _own(job, standing)
+    return max(1, own.running) * (1 + _other_owners(own, standing))
+
+
+def _own(job: Job, standing: Standing) -> Share:
+    return next((share for share in standing.shares if share.owner == job.owner), Share(owner=job.owner))
+
+
+def _other_owners(own: Share, standing: Standing) -> int:
+    return sum(share.running > 0 for share in standing.shares if share is not own)
+
+
 def _beside(own: Share, turns: int, standing: Standing) -> int:
     """As many as its owner's jobs that will be in hand with it, and as many of each other owner's."""
-    owners = 1 + sum(share.running > 0 for share in standing.shares if share is not own)
+    owners = 1 + _other_owners(own, standing)
     return (1 + max(own.running, min(turns, standing.slots // owners))) * owners
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sfumato.core.events import Alive, JobRow, Running, Standing
 from sfumato.core.shown import Estimate, JobLinks, Sighting, job_json, rfc3339
 from sfumato.gateway.live import Waiting
-from sfumato.gateway.places import Place
+from sfumato.gateway.places import Place, beside
 from sfumato.models.registry import Model
 
 __all__ = [
@@ -30,13 +30,15 @@ BLIND_RETRY_AFTER_S: Final = 5
 SHORTEST_ETA_S: Final = 0.1
 
 
-def estimate_running(row: JobRow, standing: Standing | None, progress: Running | None) -> Estimate:
-    """When a running job may end."""
+def estimate_running(row: JobRow, standing: Standing | None, progress: Running | None, batch: int) -> Estimate:
+    """When a running job may end. `batch` is how many rows a worker's call has."""
     if standing is None or standing.cost_per_s is None:
         return Estimate(0, None)
     done = progress.step / progress.steps if progress and progress.steps else 0.0
-    # It shares the pace with what runs beside it.
-    return Estimate(0, _seconds((1 - done) * max(row.job.cost, standing.running_cost), standing.cost_per_s))
+    # It shares the pace with what runs beside it, or with that part of it which it has to wait for.
+    sharing = max(batch * standing.workers, beside(row.job, standing))
+    shared = standing.running_cost * min(1.0, sharing / standing.running) if standing.running else 0.0
+    return Estimate(0, _seconds((1 - done) * max(row.job.cost, shared), standing.cost_per_s))
 
 
 def estimate(row: JobRow, place: Place, standing: Standing | None, batch: int, now: float) -> Estimate:
@@ -49,8 +51,8 @@ def estimate(row: JobRow, place: Place, standing: Standing | None, batch: int, n
     rows, each = batch * standing.workers, standing.running_cost / standing.running if full else 0.0
     before = max(each * min(rows, standing.running) / 2, each / 2 + place.cost)
     # Then it shares the pace with what runs beside it.
-    beside = max(1, min(max(rows, place.beside), standing.slots, standing.running + position))
-    cost = before + row.job.cost * beside
+    sharing = max(1, min(max(rows, place.beside), standing.slots, standing.running + position))
+    cost = before + row.job.cost * sharing
     takes_s = _start_s(standing) + _seconds(cost, _pace_of_queue(standing, standing.cost_per_s))
     return Estimate(position, max(takes_s, round((row.not_before or now) - now, 1)))
 
