@@ -53,7 +53,7 @@ def test_admin_is_for_everything_and_the_others_for_themselves() -> None:
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, 101.0, float("nan"), float("inf")])
 def test_a_key_of_no_sensible_weight_is_refused(weight: float) -> None:
-    with pytest.raises(InvalidRequest, match="0.01 to 100"):
+    with pytest.raises(InvalidRequest, match=r"0\.01 to 100"):
         a_key(weight=weight)
 
 
