@@ -5,7 +5,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,22 +21,31 @@ class Told:
     data: dict[str, Any]
 
 
+def _ended(told: Sequence[Told]) -> bool:
+    return bool(told) and told[-1].kind == "final"
+
+
 @dataclass
 class Stream:
-    """A stream that is followed to its final event, over as many connections as that takes."""
+    """A stream of `url` that is followed over as many connections as that takes."""
 
     url: str
     told: list[Told] = field(default_factory=list)
     connections: int = 0
     last_id: str = ""
 
-    def follow(self, within_s: float) -> None:
-        """Raises AssertionError when there was no final event within the time."""
+    @property
+    def job_id(self) -> str:
+        """Of whose job, when it is one's."""
+        return self.url.partition("/api/jobs/")[2].partition("/")[0]
+
+    def follow(self, within_s: float, whole: Callable[[Sequence[Told]], bool] = _ended) -> None:
+        """Until `whole` is so, by default to the final event. Raises AssertionError when it is not within the time."""
         deadline = time.monotonic() + within_s
-        while not (self.told and self.told[-1].kind == "final"):
+        while not whole(self.told):
             assert time.monotonic() < deadline, f"{self.url} told {[each.kind for each in self.told]} and no more"
             try:
-                self._connect()
+                self._connect(whole)
             except (OSError, http.client.HTTPException) as error:
                 # Somebody else's request would be told what is wrong with it; a kill is none of the caller's making.
                 if isinstance(error, urllib.error.HTTPError) and error.code < 500:
@@ -48,13 +57,15 @@ class Stream:
         """Kind and id of what has a place in the job's life."""
         return [(each.kind, each.id) for each in self.told if each.id]
 
-    def _connect(self) -> None:
+    def _connect(self, whole: Callable[[Sequence[Told]], bool]) -> None:
         headers = {"Last-Event-ID": self.last_id} if self.last_id else {}
         with urllib.request.urlopen(urllib.request.Request(self.url, headers=headers), timeout=20) as answer:
             self.connections += 1
             for told in _events(answer):
                 self.told.append(told)
                 self.last_id = told.id or self.last_id
+                if whole(self.told):
+                    return
 
 
 def _events(lines: http.client.HTTPResponse) -> Iterator[Told]:

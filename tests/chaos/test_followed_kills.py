@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from tests.cluster import Cluster
 from tests.receivers import Received, Receiver, receiving
 from tests.sample_pictures import picture
 from tests.service import post_picture
-from tests.sse import Stream
+from tests.sse import Stream, Told
 from tests.support import poll
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(240)]
 
 JOBS = 16
 ROUNDS = 4
+LIFE = ("queued", "started", "returned", "retried", "final")
 
 
 def _submit(cluster: Cluster, number: int, **query: Any) -> dict[str, str]:
@@ -53,8 +55,10 @@ def _kill(cluster: Cluster, names: tuple[str, ...], done: threading.Event) -> Co
 
 
 def test_followers_lose_and_repeat_no_event_while_gateways_and_recorder_are_killed(cluster: Cluster) -> None:
-    streams, done = [], threading.Event()
-    with ThreadPoolExecutor(JOBS) as clients, ThreadPoolExecutor(1) as killer:
+    streams, done, everything = [], threading.Event(), Stream(f"{cluster.url}/api/events")
+    with ThreadPoolExecutor(JOBS + 1) as clients, ThreadPoolExecutor(1) as killer:
+        of_all = clients.submit(everything.follow, 180, _all_ended(JOBS))
+        poll(lambda: everything.told, within_s=30)
         killing = killer.submit(_kill, cluster, ("gateway", "recorder", "gateway"), done)
         following = []
         try:
@@ -64,6 +68,7 @@ def test_followers_lose_and_repeat_no_event_while_gateways_and_recorder_are_kill
                 following.append(clients.submit(streams[-1].follow, 120))
             for each in following:
                 each.result()
+            of_all.result()
         finally:
             done.set()
         killed = killing.result()
@@ -79,6 +84,13 @@ def test_followers_lose_and_repeat_no_event_while_gateways_and_recorder_are_kill
         assert kinds.count("final") == 1
         assert len(set(stream.life)) == len(stream.life)
         assert stream.told[-1].data["status"] == "succeeded"
+    mine = Counter((stream.job_id, kind) for stream in streams for kind, _ in stream.life)
+    lives = Counter((told.data.get("job_id", ""), told.kind) for told in everything.told if told.kind in LIFE)
+    assert lives == mine, "the stream of all jobs lost or repeated something"
+
+
+def _all_ended(jobs: int) -> Callable[[Sequence[Told]], bool]:
+    return lambda told: sum(each.kind == "final" for each in told) == jobs
 
 
 def _replayed(stream: Stream) -> list[tuple[str, str]]:
