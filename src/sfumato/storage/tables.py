@@ -38,7 +38,7 @@ __all__ = [
     "pools",
 ]
 
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 """The migration that makes exactly these tables; a test compares both."""
 
 metadata: Final = MetaData()
@@ -74,7 +74,8 @@ jobs: Final = Table(
     Column("due_at", Double, comment="expires_at while the job may still expire, NULL once it has ended"),
     Column("row", Json(JobRow), nullable=False),
     Index("jobs_of_owner", "owner", "created_at", "id"),
-    Index("jobs_of_model", "model", "state", "priority", "created_at"),
+    # How many of an owner's jobs wait before one of them is asked whenever its place is shown.
+    Index("jobs_of_model", "model", "state", "owner", "priority", "created_at"),
     Index("jobs_by_age", "created_at"),
 )
 # Most rows have ended; the watch for expired ones must not pay for them.
@@ -183,6 +184,7 @@ api_keys: Final = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double),
     Column("revoked_at", Double),
+    Column("weight", Double, comment="1 where it is NULL"),
 )
 # Where an owner's events go. The secrets sign, so they are kept as they are: a list of [secret, until or null].
 endpoints: Final = Table(
