@@ -15,6 +15,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from sfumato.core.events import Event, JobEvent, JobRow, Unreadable
 from sfumato.core.history import JobPage, JobQuery
 from sfumato.core.job import DeadLetter, Job, Outcome, Work
+from sfumato.core.news import NewsReader
 
 __all__ = [
     "METADATA_LIMIT_BYTES",
@@ -325,7 +326,7 @@ class Outcomes(Protocol):
         ...
 
 
-class JobRows(Protocol):
+class JobRows(NewsReader, Protocol):
     """What a gateway reads of the rows."""
 
     async def get(self, job_id: str) -> JobRow | None: ...

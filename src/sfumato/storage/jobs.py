@@ -1,7 +1,7 @@
 """Job rows in SQL: what the recorder folds into them and what the gateway reads of them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -10,11 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sfumato.core.events import JobEvent, JobRow, Unreadable, advance, decode_event, new_row
 from sfumato.core.job import Job, State
+from sfumato.core.news import News, Place, Settled
 from sfumato.core.ports import JobPage, JobQuery, RowChange
 from sfumato.core.webhooks import hook_of
+from sfumato.storage import news
 from sfumato.storage.cursors import cursor_behind, place_of
 from sfumato.storage.database import LONG_S, Database
 from sfumato.storage.deliveries import Telling, owe
+from sfumato.storage.news import Happened, tell
 from sfumato.storage.purge import remove_rows
 from sfumato.storage.tables import cursors as _cursors
 from sfumato.storage.tables import forgotten, jobs, parked, pending
@@ -72,6 +75,16 @@ class SqlJobs:
         async with self._database.write() as connection:
             await self._database.put(connection, forgotten, [{"job_id": job_id}])
 
+    async def settled(self) -> Settled:
+        """What of the news can be read now."""
+        async with self._database.read() as connection:
+            return await news.settled(connection)
+
+    async def news(self, after: Place, last: int, owners: Collection[str] | None, limit: int) -> Sequence[News]:
+        """The oldest lines after a place and up to number `last`, of these owners' jobs (None: of all)."""
+        async with self._database.read() as connection:
+            return await news.read(self._database, connection, after, last, owners, limit)
+
     # What the recorder writes
 
     async def cursors(self) -> dict[str, str]:
@@ -104,6 +117,7 @@ class SqlJobs:
     async def sweep(self, before: float) -> int:
         """Remove terminal rows created before `before` (Unix seconds), and events that no job came for; how many."""
         removed = 0
+        await news.trim(self._database, LONG_S)
         while found := await self._sweep_chunk(before):
             removed += found
         async with self._database.write(LONG_S) as connection:
@@ -127,12 +141,16 @@ class SqlJobs:
         before = await self._locked(connection, told)
         waited = await self._take_pending(connection, [row["id"] for row in created])
         tellings: list[Telling] = []
+        happened = [Happened(before[row["id"]], before[row["id"]].events[0]) for row in created]
         after = {
-            job_id: _folded(row, [*waited[job_id], *told[job_id].events], tellings) for job_id, row in before.items()
+            job_id: _folded(row, [*waited[job_id], *told[job_id].events], tellings, happened)
+            for job_id, row in before.items()
         }
         changed = [_columns(row) for job_id, row in after.items() if row is not before[job_id]]
         if changed:
             await self._database.put(connection, jobs, changed, update=MOVING)
+        if happened:
+            await tell(self._database, connection, sorted(happened, key=lambda each: (each.row.id, each.line.position)))
         if tellings:
             await owe(self._database, connection, tellings)
         early = [_waiting(*placed) for job_id, its in told.items() if job_id not in after for placed in its.events]
@@ -186,10 +204,12 @@ def _by_job(changes: Iterable[RowChange]) -> dict[str, _Told]:
     return dict(sorted(told.items()))
 
 
-def _folded(row: JobRow, placed: Iterable[_Placed], tellings: list[Telling]) -> JobRow:
-    """The row after these events; what they give webhooks to tell is put into `tellings`."""
+def _folded(row: JobRow, placed: Iterable[_Placed], tellings: list[Telling], happened: list[Happened]) -> JobRow:
+    """The row after these events; what they give webhooks to tell, and the lines it gets, are put into the lists."""
     for position, event in sorted(placed, key=lambda each: each[0]):
         before, row = row, advance(row, event, position)
+        if row.events is not before.events:
+            happened.append(Happened(row, row.events[-1]))
         if (hook := hook_of(before, row)) is not None:
             tellings.append(Telling(hook, row, position, event.at))
     return row

@@ -16,7 +16,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-from sfumato.core.events import JobRow
+from sfumato.core.events import JobRow, Lifecycle
 from sfumato.core.frozen import Frozen
 
 __all__ = [
@@ -31,13 +31,14 @@ __all__ = [
     "jobs",
     "leases",
     "metadata",
+    "news",
     "parked",
     "pending",
     "placements",
     "pools",
 ]
 
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 """The migration that makes exactly these tables; a test compares both."""
 
 metadata: Final = MetaData()
@@ -96,6 +97,19 @@ pending: Final = Table(
     Column("position", BigInteger, primary_key=True),
     Column("at", Double, nullable=False),
     Column("event", Text, nullable=False, comment="as in the event log"),
+)
+
+# What happens to jobs, in one line that can be followed: the lines of their rows, each as it was recorded.
+news: Final = Table(
+    "news",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("position", BigInteger, primary_key=True, comment="in the event log; 0 is the job message"),
+    Column("number", BigInteger, nullable=False, comment="of the transaction that recorded it"),
+    Column("owner", Text, nullable=False),
+    Column("at", Double, nullable=False, comment="when it was recorded, by the database's clock"),
+    Column("line", Json(Lifecycle), nullable=False, comment="as in the job's row"),
+    Index("news_in_order", "number", "job_id", "position"),
 )
 
 cursors: Final = Table(
