@@ -141,7 +141,9 @@ class SqlJobs:
         before = await self._locked(connection, told)
         waited = await self._take_pending(connection, [row["id"] for row in created])
         tellings: list[Telling] = []
-        happened = [Happened(before[row["id"]], before[row["id"]].events[0]) for row in created]
+        # A row that was there already may have been purged since it was looked at.
+        there = [before[row["id"]] for row in created if row["id"] in before]
+        happened = [Happened(row, row.events[0]) for row in there]
         after = {
             job_id: _folded(row, [*waited[job_id], *told[job_id].events], tellings, happened)
             for job_id, row in before.items()
