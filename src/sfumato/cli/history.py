@@ -162,7 +162,7 @@ async def _purge(settings: "Settings", which: "EndedQuery", *, dry_run: bool) ->
     async with open_purge(settings) as (rows, blobs):
         found, done = await rows.count(which), Purged()
         if not dry_run:
-            with show.CountBar("jobs deleted", found) as bar:
+            with show.CountBar("jobs deleted", found, silent=not found) as bar:
                 async for done in purge_all(which, rows, blobs):
                     bar.at(done.jobs + done.busy)
         return found, done
