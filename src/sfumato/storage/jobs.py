@@ -17,6 +17,7 @@ from sfumato.storage import news
 from sfumato.storage.cursors import cursor_behind, place_of
 from sfumato.storage.database import LONG_S, Database
 from sfumato.storage.deliveries import Telling, owe
+from sfumato.storage.hidden import few_shown, many_shown
 from sfumato.storage.news import Happened, tell
 from sfumato.storage.purge import remove_rows
 from sfumato.storage.tables import cursors as _cursors
@@ -45,7 +46,7 @@ class SqlJobs:
     async def get(self, job_id: str) -> JobRow | None:
         """The row, unless it is forgotten or not written yet."""
         async with self._database.read() as connection:
-            found = _shown(select(jobs.c.row)).where(jobs.c.id == job_id)
+            found = select(jobs.c.row).where(jobs.c.id == job_id, few_shown(jobs.c.id))
             row: JobRow | None = (await connection.execute(found)).scalar()
         return row
 
@@ -58,7 +59,7 @@ class SqlJobs:
 
     async def count(self, query: JobQuery) -> int:
         """How many rows all pages of the list have, whatever its cursor (counted up to a million)."""
-        found = _matching(select(jobs.c.id), query).limit(COUNTED).subquery()
+        found = _matching(select(jobs.c.id).where(many_shown(jobs.c.id)), query).limit(COUNTED).subquery()
         async with self._database.read() as connection:
             return int((await connection.execute(select(func.count()).select_from(found))).scalar_one())
 
@@ -241,12 +242,7 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def _shown(rows: Select[Any]) -> Select[Any]:
-    return rows.where(jobs.c.id.not_in(select(forgotten.c.job_id)))
-
-
 def _matching(rows: Select[Any], query: JobQuery) -> Select[Any]:
-    rows = _shown(rows)
     if query.owner is not None:
         rows = rows.where(jobs.c.owner == query.owner)
     if query.model:
@@ -261,7 +257,7 @@ def _matching(rows: Select[Any], query: JobQuery) -> Select[Any]:
 
 
 def _page(query: JobQuery) -> Select[Any]:
-    rows = _matching(select(jobs.c.row), query)
+    rows = _matching(select(jobs.c.row).where(few_shown(jobs.c.id)), query)
     if query.cursor:
         rows = rows.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*place_of(query.cursor)))
     # One more than asked tells whether there is a next page.
