@@ -1,5 +1,6 @@
 """The contract of JobPurge, and of deleting jobs with their pictures: rows and objects of every kind of store."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -212,3 +213,26 @@ async def test_purge_that_was_stopped_goes_on_where_it_was(stored: Rows) -> None
 
         assert (await purged(rows, stores.blobs()))[-1].jobs == 3
     assert stores.world.blobs == {}
+
+
+@in_loop
+async def test_purge_and_recorder_do_each_other_no_harm(stored: Rows) -> None:
+    old = [make_job(n) for n in range(2 * BATCH)]
+    new = [make_job(n, created_at=ALL.before + n) for n in range(1_000, 1_200)]
+    async with stored.open() as (recorder, _), stored.open() as (jobs, rows):
+        await recorder.record([change for job in old for change in over(job)], {})
+
+        async def go_on() -> None:
+            for begin in range(0, 200, 20):
+                # What was told twice, in either order with the purge, beside what is new.
+                twice = [change for job in old[begin * 2 : begin * 2 + 40] for change in over(job)[1:]]
+                fresh = [change for job in new[begin : begin + 20] for change in over(job)]
+                await recorder.record([*twice, *fresh], {"events:restyle": str(begin)})
+
+        _, told = await asyncio.gather(go_on(), purged(rows, MemoryStores().blobs()))
+        await purged(rows, MemoryStores().blobs())  # what the recorder had in hand was left
+
+        assert told
+        assert await left(rows) == []
+        assert [await jobs.get(job.id) is not None for job in new] == [True] * len(new)
+    assert stored.kept("jobs") == len(new)
