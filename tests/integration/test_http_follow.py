@@ -14,7 +14,7 @@ from sfumato.core.events import Watched, decode_event
 from sfumato.core.job import State, preview_key
 from sfumato.core.scaling import Decided
 from sfumato.gateway import events
-from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
+from tests.integration.gateway_service import MODEL, GatewayService, OpenStream, gateway_service, problem
 from tests.support import job_id, poll
 
 
@@ -434,6 +434,20 @@ def test_events_show_progress_while_it_runs(service: GatewayService) -> None:
     service.end_soon(answer["id"])
     kinds = [kind for _, kind in _events(service.client.get(answer["events_url"]).text)]
     assert kinds == ["queued", "started", "progress", "final"]
+
+
+def test_events_tell_a_waiting_job_its_place_as_it_changes(service: GatewayService) -> None:
+    answer = service.accepted()
+    first, job_id = "00000000-0000-7000-8000-00000000abcd", answer["id"]
+    with OpenStream(service, answer["events_url"].partition("testserver")[2], {}) as told:
+        for front in ((first, job_id), (first, job_id), (job_id,)):
+            service.stand(waiting=2, front=front, front_costs=(1,) * len(front))
+            poll(lambda front=front: _places(told)[-1:] == [front.index(job_id) + 1])  # type: ignore[misc]
+        assert _places(told) == [2, 1]
+
+
+def _places(stream: OpenStream) -> list[int]:
+    return [data["position"] for kind, _, data in stream.events() if kind == "waiting"]
 
 
 def test_previews_come_to_who_asks_for_them_and_are_asked_of_the_worker(service: GatewayService) -> None:

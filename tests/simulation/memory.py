@@ -63,6 +63,7 @@ class World:
     rows: dict[str, JobRow] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
     news: list[tuple[Place, Lifecycle]] = field(default_factory=list)
+    news_gone: int = 0
     early: dict[str, list[tuple[int, JobEvent]]] = field(default_factory=dict)
     parked: list[tuple[str, int, str]] = field(default_factory=list)
     cursors: dict[str, str] = field(default_factory=dict)
@@ -387,7 +388,7 @@ class MemoryRows:
 
     async def settled(self) -> Settled:
         await self._world.io("settled")
-        return Settled(0, self._world.news[-1][0].number if self._world.news else 0)
+        return Settled(self._world.news_gone, self._world.news[-1][0].number if self._world.news else 0)
 
     async def news(self, after: Place, last: int, owners: Collection[str] | None, limit: int) -> Sequence[News]:
         await self._world.io("news")

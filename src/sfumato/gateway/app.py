@@ -32,6 +32,8 @@ from sfumato.gateway.jobs import JobRoutes
 from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.lingering import Lingering
 from sfumato.gateway.live import Live
+from sfumato.gateway.news import NewsRoutes
+from sfumato.gateway.newsroom import Newsroom
 from sfumato.gateway.protocol import BoundedHttp
 from sfumato.gateway.quotas import Quotas, Rates
 from sfumato.gateway.service import ServiceRoutes
@@ -83,6 +85,7 @@ def create_app(
         links=Links(link_secrets(settings.link_secrets.get_secret_value(), settings.data_dir)),
         intake=Intake(broker, blobs, outcomes, rows, settings.job_wait_s),
         live=live,
+        newsroom=Newsroom(rows),
         keyring=Keyring(keys),
         quotas=Quotas(keys, live.knows_ended, clock),
         in_flight=InFlight(settings.max_body_bytes_in_flight),
@@ -98,7 +101,8 @@ def create_app(
         redoc_url=None,
         swagger_ui_parameters={"validatorUrl": None},  # else the page sends its address to a checker on the internet
     )
-    for routes in (submit, JobRoutes(gateway), EventRoutes(gateway), WebhookRoutes(gateway), ServiceRoutes(gateway)):
+    followed = (JobRoutes(gateway), EventRoutes(gateway), NewsRoutes(gateway))
+    for routes in (submit, *followed, WebhookRoutes(gateway), ServiceRoutes(gateway)):
         app.include_router(routes.router())
     app.add_middleware(Lingering)
     problems.install(app)
@@ -128,7 +132,7 @@ def _describe_keys(app: FastAPI) -> None:
 @asynccontextmanager
 async def _watching(gateway: Gateway) -> AsyncIterator[None]:
     """The gateway follows what it must know: the models' events, the list of models, the keys."""
-    tasks = [asyncio.create_task(_follow_models(gateway))]
+    tasks = [asyncio.create_task(_follow_models(gateway)), asyncio.create_task(gateway.newsroom.run())]
     if gateway.settings.auth != "open":
         tasks.append(asyncio.create_task(gateway.keyring.keep_fresh()))
     yield
@@ -183,6 +187,7 @@ class _Server(uvicorn.Server):
     def _leave(self) -> None:
         self._gateway.stopping.set()
         self._gateway.live.release()
+        self._gateway.newsroom.ring_all()
 
 
 def serve(settings: Settings, fd: int | None = None) -> int:

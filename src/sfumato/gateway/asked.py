@@ -28,6 +28,7 @@ __all__ = [
     "EndpointAsked",
     "EventsAsked",
     "ListAsked",
+    "NewsAsked",
     "RotateAsked",
     "hooks",
     "idempotency_key",
@@ -149,6 +150,15 @@ class EventsAsked(BaseModel):
 
     previews: bool = False
     token: str = ""
+
+
+class NewsAsked(BaseModel):
+    """Whose jobs to tell of, for who may see everybody's, and whether with previews."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    owner: Annotated[str, Field(max_length=64)] = ""
+    previews: bool = False
 
 
 class DeliveriesAsked(BaseModel):

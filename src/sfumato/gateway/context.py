@@ -21,6 +21,7 @@ from sfumato.gateway.callers import Caller, caller_of
 from sfumato.gateway.intake import Intake, input_key
 from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.live import Live
+from sfumato.gateway.newsroom import Newsroom
 from sfumato.gateway.quotas import Quotas
 from sfumato.gateway.uploads import InFlight, Limits
 from sfumato.gateway.views import Estimate, JobLinks, Sighting, estimate
@@ -50,6 +51,7 @@ class Gateway:
     links: Links
     intake: Intake
     live: Live
+    newsroom: Newsroom
     keyring: Keyring
     quotas: Quotas
     in_flight: InFlight
@@ -131,13 +133,18 @@ class Gateway:
         row = seen.row
         if row is None or seen.outcome is not None:
             return None
+        standing = self.live.standing(model_slug(row.job.model))
+        return self.near(row) or estimate(row, await self.rows.ahead(row.job), standing, None, self.clock())
+
+    def near(self, row: JobRow) -> Estimate | None:
+        """As `expect`, of a job that runs or is among the next ones; None of any other."""
         slug = model_slug(row.job.model)
-        standing, progress, now = self.live.standing(slug), self.live.progress(slug, row), self.clock()
+        standing, now = self.live.standing(slug), self.clock()
         if row.state is State.RUNNING:
-            return estimate(row, 0, standing, progress, now)
+            return estimate(row, 0, standing, self.live.progress(slug, row), now)
         if standing is not None and row.id in standing.front:
             return estimate(row, standing.front.index(row.id), standing, None, now)
-        return estimate(row, await self.rows.ahead(row.job), standing, None, now)
+        return None
 
 
 @functools.lru_cache(maxsize=256)
