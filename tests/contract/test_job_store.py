@@ -383,11 +383,12 @@ async def test_job_forgotten_before_its_row_came_stays_hidden(stores: RowStores)
 
 
 @in_loop
-async def test_jobs_ahead_are_those_of_higher_priority_and_older_ones(stores: RowStores) -> None:
+async def test_jobs_ahead_are_older_ones_of_the_same_owner_and_priority(stores: RowStores) -> None:
     low, normal, high = (make_job(n, priority=priority) for n, priority in enumerate(reversed(Priority), 1))
-    newer, elsewhere, running = make_job(4), make_job(5, model="sketch"), make_job(6, created_at=NOW)
+    newer, newest, elsewhere = make_job(4), make_job(5), make_job(6, model="sketch", created_at=NOW)
+    others, running = make_job(7, owner="bob", created_at=NOW), make_job(8, created_at=NOW)
     moved = RowChange(event=started(running), position=1)
     async with stores.rows() as rows:
-        await rows.record([*published([low, normal, high, newer, elsewhere, running]), moved], {})
+        await rows.record([*published([low, normal, high, newer, newest, elsewhere, others, running]), moved], {})
 
-        assert [await rows.ahead(job) for job in (high, normal, newer, low)] == [0, 1, 2, 3]
+        assert [await rows.ahead(job) for job in (high, low, normal, newer, newest, others)] == [0, 0, 0, 1, 2, 0]

@@ -48,7 +48,7 @@ class Stores:
     async def claim(
         self, free: int = 200, per_host: int = 100, retries: int = 100, lease_s: float = 60.0, **busy: int
     ) -> Sequence[Claimed]:
-        held = {f"{host}.example": count for host, count in busy.items()}
+        held = {f"local {host}.example:https": count for host, count in busy.items()}
         return await self.outbox.claim(Room(free, retries, per_host, held), lease_s)
 
     async def all(self, job_id: str = "", state: DeliveryState | None = None) -> Sequence[Delivery]:
@@ -214,7 +214,9 @@ async def test_backlog_of_one_host_hides_no_other(opener: Opener) -> None:
         await stores.rows.record(told(good, started(good)), {})
 
         found = await stores.claim(free=10, per_host=4)
-        assert sorted(each.host for each in found) == ["receiver.example", *["slow.example"] * 4]
+        assert sorted(each.host for each in found) == [
+            *("local receiver.example:https", *["local slow.example:https"] * 4)
+        ]
         assert await stores.claim(free=10, per_host=4, slow=4) == []
 
 
@@ -243,6 +245,18 @@ async def test_what_failed_before_hides_nothing_that_was_never_tried(opener: Ope
         found = await stores.claim(free=4, retries=1)
         assert sorted(each.delivery.attempts for each in found) == [0, 1]
         assert await stores.claim(free=4, retries=0) == []
+
+
+@in_loop
+async def test_another_owner_and_another_port_of_the_same_host_have_shares_of_their_own(opener: Opener) -> None:
+    flood = [hooked(number, "https://slow.example/") for number in range(1, 11)]
+    others = [hooked(11, "https://slow.example/", owner="ann"), hooked(12, "https://slow.example:8443/")]
+    async with opener.open() as stores:
+        await stores.rows.record([change for job in (*flood, *others) for change in told(job, started(job))], {})
+
+        found = await stores.claim(per_host=2)
+        assert {job.id for job in others} <= {each.delivery.job_id for each in found}
+        assert len(found) == 4
 
 
 @in_loop

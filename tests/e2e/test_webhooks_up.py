@@ -11,88 +11,24 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from tests.receivers import receiving
 from tests.sample_pictures import picture
-from tests.service import Service, answered, post_picture
+from tests.service import Service, answered, picture_request, post_picture
 from tests.support import poll
 
 ALLOWED = {"SFUMATO_WEBHOOK_ALLOW": "127.0.0.0/8"}
 ROOT = Path(__file__).parents[2]
 JOBS = 12
-
-
-@dataclass
-class Received:
-    """One request as it came."""
-
-    body: bytes
-    headers: dict[str, str]
-    at: float
-
-    @property
-    def event(self) -> dict[str, Any]:
-        parsed: dict[str, Any] = json.loads(self.body)
-        return parsed
-
-    @property
-    def id(self) -> str:
-        return self.headers["webhook-id"]
-
-
-@dataclass
-class Receiver:
-    """Keeps what it was sent; `answer` writes the answer, by default a good one."""
-
-    answer: Callable[[BaseHTTPRequestHandler], None] | None = None
-    got: list[Received] = field(default_factory=list)
-    url: str = ""
-
-    def of(self, job_id: str) -> list[str]:
-        return [each.event["type"] for each in self.got if each.event["data"]["id"] == job_id]
-
-
-@contextmanager
-def receiving(
-    answer: Callable[[BaseHTTPRequestHandler], None] | None = None, address: str = "127.0.0.1"
-) -> Iterator[Receiver]:
-    receiver = Receiver(answer)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            receiver.got.append(Received(body, headers, time.time()))
-            if receiver.answer is not None:
-                try:
-                    receiver.answer(self)
-                except OSError:
-                    self.close_connection = True
-                return
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer((address, 0), Handler)
-    server.daemon_threads = True
-    receiver.url = f"http://{address}:{server.server_address[1]}/hook"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield receiver
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def submit(service: Service, **query: Any) -> str:
@@ -238,6 +174,38 @@ def test_hostile_receivers_delay_nobody_by_a_second(service: Service) -> None:
 
         assert max(late) < 1.0, late
         assert all(each.got for each in hostile)
+
+
+def test_another_owners_receiver_that_hangs_on_the_same_host_delays_nobody(tmp_path: Path) -> None:
+    service = Service(tmp_path, environment=ALLOWED)
+    keys = {owner: _key(service, owner) for owner in ("mallory", "ann")}
+    with service, receiving(hang) as bad, receiving() as good:
+        for _ in range(10):
+            _submitted(service, keys["mallory"], bad.url)
+        poll(lambda: len(bad.got) >= 4, within_s=60)
+        late = []
+        for _ in range(5):
+            job = _submitted(service, keys["ann"], good.url)
+            poll(lambda job=job: good.of(job), within_s=60)  # type: ignore[misc]  # bound in this turn
+            (got,) = [each for each in good.got if each.event["data"]["id"] == job]
+            late.append(got.at - datetime.fromisoformat(got.event["timestamp"]).timestamp())
+
+    assert max(late) < 1.0, late
+
+
+def _key(service: Service, owner: str) -> str:
+    command = [sys.executable, "-m", "sfumato", "keys", "create", owner, "--data-dir", str(service.data_dir)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _submitted(service: Service, key: str, url: str) -> str:
+    asked = {"model_name": "quick", "prompt": "neon", "webhook_url": url, "webhook_events": "succeeded"}
+    request = picture_request(service.url, picture(), **asked)
+    request.add_header("Authorization", f"Bearer {key}")
+    answer = answered(request)
+    assert answer.status == 202, answer
+    identity: str = json.loads(answer.body)["id"]
+    return identity
 
 
 def test_private_address_is_refused_at_submit(service: Service) -> None:

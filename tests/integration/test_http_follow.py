@@ -395,7 +395,7 @@ def test_job_accepted_elsewhere_is_followed_from_before_it_is_recorded(service: 
     # As on another gateway than the one that accepted it.
     service.app.state.gateway.live.forget(answer["id"])
     threading.Timer(0.4, service.start, [answer["id"]]).start()
-    threading.Timer(0.8, service.record).start()
+    threading.Timer(0.8, service.fold).start()
     threading.Timer(1.2, service.end, [answer["id"]]).start()
 
     stream = service.client.get(answer["events_url"])
@@ -403,10 +403,25 @@ def test_job_accepted_elsewhere_is_followed_from_before_it_is_recorded(service: 
     assert _events(stream.text) == [("0", "queued"), ("1", "started"), ("2", "final")]
 
 
+def test_what_happened_before_the_client_came_is_told_though_it_was_recorded_after(service: GatewayService) -> None:
+    answer = service.accepted()
+    service.record()
+    service.app.state.gateway.live.forget(answer["id"])  # as on another gateway than the one that accepted it
+    service.start(answer["id"])
+    threading.Timer(0.4, service.end, [answer["id"]]).start()
+    threading.Timer(0.8, service.fold).start()
+
+    stream = service.client.get(answer["events_url"])
+
+    told = [event for event in _events(stream.text) if event[0]]
+    assert told == [("0", "queued"), ("1", "started"), ("2", "final")]
+
+
 def test_row_that_lags_behind_what_was_told_repeats_nothing(
     service: GatewayService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(events, "LAGS_S", 0.0)
     answer = service.accepted()
     service.record()
     service.app.state.gateway.live.forget(answer["id"])
@@ -418,6 +433,7 @@ def test_row_that_lags_behind_what_was_told_repeats_nothing(
 
     assert _events(stream.text) == [
         ("0", "queued"),
+        ("", "waiting"),
         ("1", "started"),
         ("2", "started"),
         ("", "progress"),

@@ -119,6 +119,12 @@ def test_a_priority_over_the_keys_is_forbidden_and_the_default_gives_way(service
     assert [str(job.priority) for job in service.published()] == ["low", "low"]
 
 
+def test_a_job_carries_the_weight_of_the_key_it_came_with(service: GatewayService) -> None:
+    for headers in (service.key("alice", weight=3.0), service.key("bob")):
+        service.accepted(headers=headers)
+    assert [job.weight for job in service.published()] == [3.0, 1.0]
+
+
 def test_a_revoked_key_is_refused_after_the_next_reading(service: GatewayService) -> None:
     alice = service.key()
     assert service.client.get("/api/jobs", headers=alice).status_code == 200

@@ -34,11 +34,12 @@ class Batching(RuleBasedStateMachine):
         rows=st.integers(1, 2),
         steps=st.integers(1, 5),
         urgent=st.sampled_from([False, False, True]),
+        owner=st.sampled_from(["ann", "bob"]),
     )
-    def arrive(self, shape: Shape, rows: int, steps: int, urgent: bool) -> None:
+    def arrive(self, shape: Shape, rows: int, steps: int, urgent: bool, owner: str) -> None:
         self.count += 1
         job = Job(f"job {self.count}", shape, rows, steps, urgent)
-        self.batcher.add(job.key, shape, rows, urgent=urgent)
+        self.batcher.add(job.key, shape, rows, urgent=urgent, owner=owner)
         self.jobs.append(job)
 
     @precondition(lambda self: self.jobs)

@@ -379,9 +379,10 @@ class MemoryRows:
         return float(at), job_id
 
     async def ahead(self, job: Job) -> int:
-        key = (job.priority.rank, job.created_at)
+        alike = (job.model, job.owner, job.priority)
         waiting = (row.job for row in self._world.rows.values() if row.state is State.QUEUED)
-        return sum(other.model == job.model and (other.priority.rank, other.created_at) < key for other in waiting)
+        same = (other for other in waiting if (other.model, other.owner, other.priority) == alike)
+        return sum(other.created_at < job.created_at for other in same)
 
     async def forget(self, job_id: str) -> None:
         self._world.hidden.add(job_id)

@@ -123,6 +123,29 @@ def test_ordinary_job_that_rides_along_was_not_left_out() -> None:
     assert calls == [("urgent", "old")] * 6
 
 
+def test_newcomer_rides_at_once_beside_all_that_another_owner_put_in() -> None:
+    batcher = Batcher(3)
+    for key in "abcdef":
+        batcher.add(key, SQUARE, 1, owner="flood")
+    batcher.add("single", SQUARE, 1, owner="ann")
+
+    assert batcher.next() == Call(SQUARE, ("a", "single", "b"))
+    batcher.remove("single")
+    assert batcher.next() == Call(SQUARE, ("a", "b", "c"))
+
+
+def test_oldest_job_leads_however_many_owners_come() -> None:
+    batcher = Batcher(2)
+    for key in "ab":
+        batcher.add(key, SQUARE, 1, owner="flood")
+    for key in "cdef":
+        batcher.add(key, SQUARE, 1, owner=key)
+
+    assert batcher.next() == Call(SQUARE, ("a", "c"))
+    batcher.remove("a")
+    assert batcher.next() == Call(SQUARE, ("b", "c"))
+
+
 def test_lowered_cap_holds_for_its_shape_alone() -> None:
     batcher = Batcher(4)
     batcher.lower(WIDE, 2)

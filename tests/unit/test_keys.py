@@ -51,6 +51,12 @@ def test_admin_is_for_everything_and_the_others_for_themselves() -> None:
     assert [a_key().may(each) for each in Scope] == [False, True, False]
 
 
+@pytest.mark.parametrize("weight", [0.0, -1.0, 101.0, float("nan"), float("inf")])
+def test_a_key_of_no_sensible_weight_is_refused(weight: float) -> None:
+    with pytest.raises(InvalidRequest, match=r"0\.01 to 100"):
+        a_key(weight=weight)
+
+
 def test_a_key_without_scopes_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="at least one scope"):
         ApiKey.of(TEXT, "alice", [], NOW)

@@ -40,6 +40,9 @@ def create(
     max_priority: Annotated[
         Literal["high", "normal", "low"], typer.Option(help="The most urgent that it may ask for.")
     ] = "high",
+    weight: Annotated[
+        float, typer.Option(min=0.01, max=100, help="Its jobs' share of a model beside those of others, who have 1.")
+    ] = 1.0,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second. By default without end.")] = None,
     in_flight: Annotated[int | None, typer.Option(min=1, help="Jobs of its owner that have not ended.")] = None,
     per_day: Annotated[int | None, typer.Option(min=1, help="Pixels × steps of its owner from midnight UTC.")] = None,
@@ -57,6 +60,7 @@ def create(
         _scopes(scope),
         now,
         max_priority=Priority(max_priority),
+        weight=weight,
         quota=Quota(rate, in_flight, per_day),
         expires_at=now + span_s(expires, "--expires") if expires else None,
     )
@@ -137,6 +141,7 @@ def _line(key: "ApiKey", now: float) -> str:
         f"made {_day(key.created_at)}",
         f"expires {_day(key.expires_at)}" if key.expires_at is not None else "",
         f"at most {key.max_priority}" if key.max_priority != "high" else "",
+        f"weight {key.weight:g}" if key.weight != 1.0 else "",
         f"{quota.rate:g}/s" if quota.rate is not None else "",
         f"{quota.in_flight} in flight" if quota.in_flight is not None else "",
         f"{quota.per_day} a day" if quota.per_day is not None else "",

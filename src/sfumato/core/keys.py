@@ -17,6 +17,8 @@ from sfumato.core.errors import InvalidRequest
 from sfumato.core.job import Priority
 
 __all__ = [
+    "HEAVIEST",
+    "LIGHTEST",
     "LOCAL",
     "ApiKey",
     "KeyReader",
@@ -34,6 +36,9 @@ __all__ = [
 
 LOCAL: Final = "local"
 """The owner of what is asked without a key, where none is needed."""
+LIGHTEST: Final = 0.01
+HEAVIEST: Final = 100.0
+"""The least and the most that a key's jobs may weigh."""
 ENTROPY_BYTES: Final = 37
 """5 bytes become the prefix, 32 the secret."""
 _TEXT: Final = re.compile(r"sfu_([a-z2-7]{8})_[A-Za-z0-9_-]{43}")
@@ -86,7 +91,7 @@ class Quota:
 class ApiKey:
     """A key as it is kept: `digest` is the SHA-256 of its text in hex. Times are Unix seconds.
 
-    `max_priority` is the most urgent that it may ask for.
+    `max_priority` is the most urgent that it may ask for; `weight` its jobs' share beside those of others, who have 1.
     """
 
     prefix: str
@@ -95,6 +100,7 @@ class ApiKey:
     scopes: frozenset[Scope]
     created_at: float
     max_priority: Priority = Priority.HIGH
+    weight: float = 1.0
     quota: Quota = Quota()
     expires_at: float | None = None
     revoked_at: float | None = None
@@ -125,6 +131,8 @@ class ApiKey:
         if not kept.scopes:
             raise InvalidRequest("a key needs at least one scope: submit, read or admin.")
         kept.quota.checked()
+        if not LIGHTEST <= kept.weight <= HEAVIEST:
+            raise InvalidRequest(f"a weight must be {LIGHTEST:g} to {HEAVIEST:g}, not {kept.weight:g}.")
         return kept
 
 

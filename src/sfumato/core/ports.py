@@ -340,7 +340,7 @@ class JobRows(NewsReader, Protocol):
         ...
 
     async def ahead(self, job: Job) -> int:
-        """About how many jobs of its model wait before it (by priority, then time; counted up to 1,000)."""
+        """About how many of its owner's jobs of its model and priority wait before it (counted up to 10,000)."""
         ...
 
     async def forget(self, job_id: str) -> None:

@@ -101,8 +101,11 @@ class WholeEngine:
         """Jobs in a model call."""
         return 1
 
-    def add(self, key: str, params: Params, pixels: Pixels, priority: Priority = Priority.NORMAL) -> None:
-        """Let a job in. `pixels` are [params.height, params.width, 3]."""
+    def add(
+        self, key: str, params: Params, pixels: Pixels, priority: Priority = Priority.NORMAL, owner: str = ""
+    ) -> None:
+        """Let a job in. `pixels` are [params.height, params.width, 3]; whose it is changes nothing."""
+        del owner
         self._waiting.append(_Waiting(key, params, pixels, priority is Priority.HIGH))
 
     def show(self, key: str, on: bool) -> None:

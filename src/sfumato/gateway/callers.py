@@ -20,6 +20,11 @@ class Caller:
     key: ApiKey | None = None
     everything: bool = False
 
+    @property
+    def weight(self) -> float:
+        """Its jobs' share beside those of others, who have 1."""
+        return 1.0 if self.key is None else self.key.weight
+
     def sees(self, owner: str) -> bool:
         """Whether the jobs of `owner` are there for this caller."""
         return self.everything or (self.owner != "" and owner == self.owner)

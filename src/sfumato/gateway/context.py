@@ -22,9 +22,10 @@ from sfumato.gateway.intake import Intake, input_key
 from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.live import Live
 from sfumato.gateway.newsroom import Newsroom
+from sfumato.gateway.places import place
 from sfumato.gateway.quotas import Quotas
 from sfumato.gateway.uploads import InFlight, Limits
-from sfumato.gateway.views import Estimate, JobLinks, Sighting, estimate
+from sfumato.gateway.views import Estimate, JobLinks, Sighting, estimate, estimate_running
 from sfumato.models.registry import Registry
 from sfumato.net.addresses import Allowed
 
@@ -140,18 +141,23 @@ class Gateway:
         row = seen.row
         if row is None or seen.outcome is not None:
             return None
-        standing = self.live.standing(model_slug(row.job.model))
-        return self.near(row) or estimate(row, await self.rows.ahead(row.job), standing, None, self.clock())
+        return self.near(row) or self._estimate(row, await self.rows.ahead(row.job))
 
     def near(self, row: JobRow) -> Estimate | None:
         """As `expect`, of a job that runs or is among the next ones; None of any other."""
         slug = model_slug(row.job.model)
-        standing, now = self.live.standing(slug), self.clock()
+        standing = self.live.standing(slug)
         if row.state is State.RUNNING:
-            return estimate(row, 0, standing, self.live.progress(slug, row), now)
-        if standing is not None and row.id in standing.front:
-            return estimate(row, standing.front.index(row.id), standing, None, now)
-        return None
+            return estimate_running(row, standing, self.live.progress(slug, row), self._batch(row))
+        return self._estimate(row, 0) if standing is not None and row.id in standing.front else None
+
+    def _estimate(self, row: JobRow, rank: int) -> Estimate:
+        standing = self.live.standing(model_slug(row.job.model))
+        return estimate(row, place(row.job, rank, standing), standing, self._batch(row), self.clock())
+
+    def _batch(self, row: JobRow) -> int:
+        """How many rows a call of the job's model has; 1 while that is not known."""
+        return next((model.batch for model in self.registry if model.name == row.job.model), 1)
 
 
 @functools.lru_cache(maxsize=256)

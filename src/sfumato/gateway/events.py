@@ -4,6 +4,7 @@ The SSE id of a lifecycle event is its position in the event log, so a client th
 what it missed and nothing twice. Progress and previews are live only and carry no id.
 """
 
+import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -26,6 +27,8 @@ __all__ = ["EventRoutes", "Watcher"]
 
 LOOK_S: Final = 0.25
 """How often a job is looked for that nobody has recorded yet."""
+LAGS_S: Final = 30.0
+"""For how long a recorder that lags behind is waited for, before a line of the job's life is rather lost."""
 LOOK_AGAIN_S: Final = 60.0
 """How often the row is read all the same: a net below the events, should any ever be missed."""
 WATCHED_S: Final = 5.0
@@ -59,9 +62,10 @@ class EventRoutes:
         gateway, progress, position = self._gateway, None, 0
         # Who follows first and then looks misses nothing; what is told twice is told at a position already seen.
         with gateway.live.followers.follower(job_id) as follower:
+            follower.whole = gateway.live.row(job_id) is not None
             seen, looked_at = await gateway.sight(job_id), time.monotonic()
             while not gateway.stopping.is_set():
-                seen = _advanced(seen, follower)
+                seen = _advanced(await self._caught_up(seen, follower), follower)
                 lines = [line for line in seen.row.events if line.position > after] if seen.row else []
                 texts = [sse.lifecycle(line, line.position) for line in lines if line.kind != "final"]
                 after = max((line.position for line in lines), default=after)
@@ -72,7 +76,7 @@ class EventRoutes:
                     if progress is None or (step.step, step.steps) != (progress.step, progress.steps):
                         texts.append(sse.event("progress", {"step": step.step, "steps": step.steps}))
                     progress = step
-                elif (near := self._near(seen.row)) is not None and near.position != position:
+                elif (near := await self._waits(seen, at_first=not position)) and near.position != position:
                     texts.append(sse.waiting(near))
                     position = near.position
                 if watcher is not None and seen.outcome is None and seen.row is not None:
@@ -85,14 +89,30 @@ class EventRoutes:
                 if not await follower.news(wait_s) and wait_s > LOOK_S:
                     yield sse.SIGN_OF_LIFE
                 if seen.row is None or follower.missed or time.monotonic() - looked_at > LOOK_AGAIN_S:
+                    follower.whole = follower.whole and not follower.missed
                     follower.missed = False
                     seen, looked_at = _later(seen, await gateway.sight(job_id)), time.monotonic()
+
+    async def _caught_up(self, seen: Sighting, follower: Follower) -> Sighting:
+        """The sighting as soon as nothing is missing in it, or nearly: what happened before the client came may be in
+        no row yet, and would never be told once a later event was."""
+        until = time.monotonic() + LAGS_S
+        while _lags(seen, follower) and time.monotonic() < until and not self._gateway.stopping.is_set():
+            await asyncio.sleep(LOOK_S)
+            seen = _later(seen, await self._gateway.sight(seen.job_id))
+        return seen
 
     def _progress(self, row: JobRow | None) -> Running | None:
         return self._gateway.live.progress(model_slug(row.job.model), row) if row else None
 
-    def _near(self, row: JobRow | None) -> Estimate | None:
-        return self._gateway.near(row) if row and row.state is State.QUEUED else None
+    async def _waits(self, seen: Sighting, *, at_first: bool) -> Estimate | None:
+        """The place of a job that waits: at first wherever that is, later once it is among the next ones."""
+        if seen.row is None or seen.row.state is not State.QUEUED:
+            return None
+        try:
+            return await self._gateway.expect(seen) if at_first else self._gateway.near(seen.row)
+        except TransientError:
+            return None
 
     def _job(self, request: Request, seen: Sighting) -> dict[str, Any]:
         return job_json(seen, self._gateway.links_of_seen(request, seen), None, None)
@@ -124,8 +144,16 @@ def _advanced(seen: Sighting, follower: Follower) -> Sighting:
         return seen
     row = seen.row
     for position, event in follower.take():
-        row = advance(row, event, position)
+        row, follower.whole = advance(row, event, position), True
     return Sighting(seen.job_id, row, seen.outcome or row.outcome)
+
+
+def _lags(seen: Sighting, follower: Follower) -> bool:
+    """Whether the row may lack something that is to be told before what is known besides it."""
+    if seen.row is None or seen.row.state.terminal:
+        return False
+    gap = not follower.whole and follower.first is not None and seen.row.position < follower.first
+    return gap or seen.outcome is not None
 
 
 def _later(ours: Sighting, read: Sighting) -> Sighting:

@@ -239,6 +239,7 @@ class SubmitRoutes:
             owner=caller.owner,
             model=model,
             priority=_priority(asked, caller),
+            weight=caller.weight,
             asked=asked,
             picture=picture,
             header=header,

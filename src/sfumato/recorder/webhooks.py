@@ -1,4 +1,4 @@
-"""Sends the webhooks that are due: many at once, few to one host, each bounded in time and bytes."""
+"""Sends the webhooks that are due: many at once, few of one owner to one host, each bounded in time and bytes."""
 
 import asyncio
 import json

@@ -72,7 +72,7 @@ def _owed(told: Telling, endpoint: str, url: str, due_at: float) -> dict[str, An
         "event": told.hook.value,
         "endpoint": endpoint,
         "url": url,
-        "host": host_of(url),
+        "host": f"{told.row.job.owner} {host_of(url)}",
         "position": told.position,
         "at": told.at,
         "state": DeliveryState.PENDING.value,
@@ -224,8 +224,10 @@ def valid_secrets(stored: str, at: float) -> list[tuple[str, float | None]]:
 
 
 def host_of(url: str) -> str:
-    """Whose share a delivery to this address is taken from."""
+    """Host and port of this address: one owner's deliveries to it have a share of their own, so that a receiver that
+    hangs holds up neither another owner's at the same host nor another one beside it."""
     try:
-        return (urlsplit(url).hostname or url).rstrip(".")
+        parts = urlsplit(url)
+        return f"{(parts.hostname or url).rstrip('.')}:{parts.port or parts.scheme}"
     except ValueError:
         return url

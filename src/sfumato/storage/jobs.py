@@ -26,7 +26,7 @@ from sfumato.storage.tables import forgotten, jobs, parked, pending
 __all__ = ["SqlJobs"]
 
 COUNTED: Final = 1_000_000
-COUNTED_AHEAD: Final = 1_000
+COUNTED_AHEAD: Final = 10_000
 SWEEP_CHUNK: Final = 1_000
 """Rows removed in one transaction, so that a sweep never holds up the recorder for long."""
 MOVING: Final = ("state", "due_at", "row")
@@ -64,8 +64,9 @@ class SqlJobs:
             return int((await connection.execute(select(func.count()).select_from(found))).scalar_one())
 
     async def ahead(self, job: Job) -> int:
-        """About how many jobs of its model wait before it (by priority, then time; counted up to 1,000)."""
-        earlier = tuple_(jobs.c.priority, jobs.c.created_at) < tuple_(job.priority.rank, job.created_at)
+        """About how many of its owner's jobs of its model and priority wait before it (counted up to 10,000)."""
+        alike = (jobs.c.owner == job.owner) & (jobs.c.priority == job.priority.rank)
+        earlier = alike & (jobs.c.created_at < job.created_at)
         waiting = select(jobs.c.id).where(jobs.c.model == job.model, jobs.c.state == State.QUEUED.value, earlier)
         counted = select(func.count()).select_from(waiting.limit(COUNTED_AHEAD).subquery())
         async with self._database.read() as connection:

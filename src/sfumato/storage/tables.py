@@ -38,7 +38,7 @@ __all__ = [
     "pools",
 ]
 
-REVISION: Final = "0006"
+REVISION: Final = "0007"
 """The migration that makes exactly these tables; a test compares both."""
 
 metadata: Final = MetaData()
@@ -77,7 +77,8 @@ jobs: Final = Table(
     # Few jobs fail: without these a list of them would read all others.
     Index("jobs_of_owner_in_state", "owner", "state", "created_at", "id"),
     Index("jobs_in_state", "state", "created_at", "id"),
-    Index("jobs_of_model", "model", "state", "priority", "created_at"),
+    # How many of an owner's jobs wait before one of them is asked whenever its place is shown.
+    Index("jobs_of_model", "model", "state", "owner", "priority", "created_at"),
     Index("jobs_by_age", "created_at"),
 )
 # Most rows have ended; the watch for expired ones must not pay for them.
@@ -186,6 +187,7 @@ api_keys: Final = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double),
     Column("revoked_at", Double),
+    Column("weight", Double, comment="1 where it is NULL"),
 )
 # Where an owner's events go. The secrets sign, so they are kept as they are: a list of [secret, until or null].
 endpoints: Final = Table(

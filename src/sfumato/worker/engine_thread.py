@@ -105,7 +105,7 @@ class EngineThread:
 
     def _add(self, key: str, job: Job, pixels: Pixels) -> None:
         try:
-            self._engine.add(key, job.params, pixels, job.priority)
+            self._engine.add(key, job.params, pixels, job.priority, job.owner)
         except (MemoryError, EngineDead):
             raise
         except Exception as error:
