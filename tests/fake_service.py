@@ -43,19 +43,25 @@ class FakeHooks:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         kind, *rest = request.url.path.removeprefix("/api/webhooks/").split("/")
+        if kind == "secrets":
+            return httpx.Response(200, json={"secrets": ["whsec_mine", "whsec_before"]})
         if kind == "deliveries":
             return self._redeliver(rest[0]) if rest else self._list(request)
-        if not rest and request.method == "POST":
+        return self._about(request, rest[0]) if rest else self._endpoints(request)
+
+    def _endpoints(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
             return self._add(json.loads(request.content))
-        if not rest:
-            return httpx.Response(200, json={"endpoints": list(self.made.values())})
-        if rest[0] not in self.made:
+        return httpx.Response(200, json={"endpoints": list(self.made.values())})
+
+    def _about(self, request: httpx.Request, endpoint_id: str) -> httpx.Response:
+        if endpoint_id not in self.made:
             return problem(404, "not-found", detail="No endpoint has this id, or it was removed.")
         if request.method == "DELETE":
-            del self.made[rest[0]]
+            del self.made[endpoint_id]
             return httpx.Response(204)
         overlap_s = json.loads(request.content)["overlap_s"]
-        return httpx.Response(200, json={"id": rest[0], "secret": "whsec_new", "overlap_s": overlap_s})
+        return httpx.Response(200, json={"id": endpoint_id, "secret": "whsec_new", "overlap_s": overlap_s})
 
     def _add(self, asked: dict[str, Any]) -> httpx.Response:
         if "10.0.0" in asked["url"]:

@@ -78,7 +78,9 @@ def ended(service: Service, accepted: Mapping[str, str]) -> None:
 
 
 def test_no_picture_is_left_after_cancel_and_delete(service: Service) -> None:
-    job = submitted(service, model="slow", num_inference_steps="60", strength="1")
+    job = submitted(service, model="slow", num_inference_steps="200", strength="1")
+    # A worker that comes later than who watches hears of him only after a while.
+    poll(lambda: service.job(job["id"])["status"] == "running", within_s=30)
     events = stream(f"{job['events_url']}&previews=true")
     assert any(kind == "preview" for kind, _ in events)
     assert stored(service, job["id"]) == ["inputs", "previews"]

@@ -111,6 +111,8 @@ def test_webhooks_are_added_rotated_and_removed(client: sfumato.Client) -> None:
     assert rotated.secret not in (None, added.secret)
     client.remove_webhook(added)
     assert client.webhooks() == ()
+    with pytest.raises(sfumato.InvalidRequest, match="secret"):
+        client.webhook_secrets()  # without a key it is the service's own
     with pytest.raises(sfumato.NotFound, match="No endpoint has this id"):
         client.rotate_webhook(added)
     for wrong in ("http://127.0.0.1/", "ftp://example.com/", ""):

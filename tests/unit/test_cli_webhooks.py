@@ -119,6 +119,11 @@ def test_adding_is_tried_again_where_it_was_not_done_for_sure(service: FakeServi
     assert Client(transport=httpx.MockTransport(busy), sleep=lambda _: None).add_webhook(HOOK, "failed").id == "ep_0"
 
 
+def test_secrets_of_single_jobs_are_one_a_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("webhooks", "secrets") == 0
+    assert capsys.readouterr().out == "whsec_mine\nwhsec_before\n"
+
+
 # What was told
 
 
@@ -162,6 +167,7 @@ def test_async_client_does_the_same(service: FakeService) -> None:
             assert (await client.webhooks())[0].id == made.id
             assert (await client.rotate_webhook(made)).secret == "whsec_new"
             assert [each.id async for each in client.deliveries()] == ["msg_1"]
+            assert await client.webhook_secrets() == ("whsec_mine", "whsec_before")
             assert (await client.redeliver("msg_1")).state == "pending"
             await client.remove_webhook(made)
             with pytest.raises(NotFound):

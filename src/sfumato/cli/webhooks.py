@@ -20,7 +20,7 @@ WebhookId = Annotated[str, typer.Argument(metavar="ID", help="As `sfumato webhoo
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command, below `webhooks`."""
     group = typer.Typer(cls=Verbs, help="Who is told of your jobs, and what was told.", no_args_is_help=True)
-    for name, verb in (("add", add), ("list", list_them), ("remove", remove), ("rotate", rotate)):
+    for name, verb in (("add", add), ("list", list_them), ("remove", remove), ("rotate", rotate), ("secrets", secrets)):
         group.command(name, cls=Verb)(verb)
     group.command(cls=Verb)(deliveries)
     group.command(cls=Verb)(redeliver)
@@ -74,6 +74,15 @@ def rotate(
     """Make a new secret for an address and print it, this once."""
     with client(context, url) as service:
         _show_secret(service.rotate_webhook(webhook_id, span_s(overlap, "--overlap")), as_json=as_json)
+
+
+def secrets(context: typer.Context, url: Url = DEFAULT_URL) -> None:
+    """Print what signs the webhooks of your single jobs (submit --webhook-url), one a line; always the same."""
+    from sfumato.cli import show
+
+    with client(context, url) as service:
+        for secret in service.webhook_secrets():
+            show.line(secret)
 
 
 def deliveries(

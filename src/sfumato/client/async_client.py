@@ -135,6 +135,10 @@ class AsyncClient:
         """A new `secret`, told only here; for `overlap_s` seconds those of before sign beside it."""
         return await self._run(hooks.rotate(webhook, overlap_s))
 
+    async def webhook_secrets(self) -> tuple[str, ...]:
+        """What signs the webhooks of one's single jobs, always the same; the first one is the newest."""
+        return await self._run(hooks.secrets())
+
     def deliveries(
         self, *, job_id: str | None = None, state: str | None = None, limit: int | None = None
     ) -> AsyncIterator[DeliveryInfo]:

@@ -132,6 +132,10 @@ class Client:
         """A new `secret`, told only here; for `overlap_s` seconds those of before sign beside it."""
         return self._run(hooks.rotate(webhook, overlap_s))
 
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """What signs the webhooks of one's single jobs, always the same; the first one is the newest."""
+        return self._run(hooks.secrets())
+
     def deliveries(
         self, *, job_id: str | None = None, state: str | None = None, limit: int | None = None
     ) -> Iterator[DeliveryInfo]:

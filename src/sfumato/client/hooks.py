@@ -9,7 +9,7 @@ from sfumato.client.messages import Flow, Found, Request, Stream
 from sfumato.client.views import DeliveryInfo, DeliveryPage, WebhookInfo
 from sfumato.core.frozen import Frozen
 
-__all__ = ["add", "deliveries", "listed", "redeliver", "remove", "rotate"]
+__all__ = ["add", "deliveries", "listed", "redeliver", "remove", "rotate", "secrets"]
 
 ENDPOINTS = "/api/webhooks/endpoints"
 DELIVERIES = "/api/webhooks/deliveries"
@@ -18,6 +18,10 @@ PAGE = 100
 
 class _Endpoints(Frozen):
     endpoints: tuple[WebhookInfo, ...]
+
+
+class _Secrets(Frozen):
+    secrets: tuple[str, ...]
 
 
 def add(url: str, events: str | Sequence[str]) -> Flow[WebhookInfo]:
@@ -42,6 +46,11 @@ def rotate(webhook: WebhookInfo | str, overlap_s: float) -> Flow[WebhookInfo]:
     """A new secret, shown only here; for `overlap_s` those of before sign beside it."""
     body = json.dumps({"overlap_s": overlap_s}).encode()
     return read(WebhookInfo, (yield from ask(Request("POST", f"{_address(webhook)}/rotate", content=body), 200)))
+
+
+def secrets() -> Flow[tuple[str, ...]]:
+    """What signs the webhooks of one's single jobs."""
+    return read(_Secrets, (yield from ask(Request("POST", "/api/webhooks/secrets"), 200))).secrets
 
 
 def deliveries(job_id: str | None, state: str | None, limit: int | None) -> Stream[DeliveryInfo]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic_core import ErrorDetails, from_json
 
 from sfumato.core.history import moment
@@ -58,6 +58,9 @@ def without_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("must not hold the character NUL")
     return text
+
+
+OwnerAsked = Annotated[str, Field(max_length=64), AfterValidator(without_nul)]
 
 
 class Asked(ParamsRequest):
@@ -110,7 +113,7 @@ class ListAsked(BaseModel):
 
     model_name: str = ""
     status: State | None = None
-    owner: Annotated[str, Field(max_length=64)] = ""
+    owner: OwnerAsked = ""
     since: Annotated[str, Field(max_length=64)] = ""
     until: Annotated[str, Field(max_length=64)] = ""
     cursor: Annotated[str, Field(max_length=500)] = ""
@@ -123,11 +126,6 @@ class ListAsked(BaseModel):
         if given:
             moment(given)
         return given
-
-    @field_validator("owner")
-    @classmethod
-    def _plain_owner(cls, given: str) -> str:
-        return without_nul(given)
 
     @property
     def between(self) -> tuple[float | None, float | None]:
@@ -157,7 +155,7 @@ class NewsAsked(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    owner: Annotated[str, Field(max_length=64)] = ""
+    owner: OwnerAsked = ""
     previews: bool = False
 
 

@@ -50,6 +50,8 @@ async def owe(database: Database, connection: AsyncConnection, tellings: Sequenc
     query = select(endpoints).where(database.among(endpoints.c.owner, owners), endpoints.c.disabled_why == "")
     theirs = (await connection.execute(query.order_by(endpoints.c.id))).all()
     rows: dict[str, dict[str, Any]] = {}
+    if not theirs and not any(told.row.job.webhook_url for told in tellings):
+        return
     due_at = await database_now(connection)
     for told in tellings:
         job = told.row.job

@@ -1,6 +1,5 @@
 """The line of what happens to jobs, in SQL: written in the transaction that changes their rows, kept for an hour."""
 
-import time
 from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -9,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sfumato.core.events import JobRow, Lifecycle
 from sfumato.core.news import News, Place, Settled
-from sfumato.storage.clock import database_now
+from sfumato.storage.clock import database_clock, database_now
 from sfumato.storage.database import Database
 from sfumato.storage.hidden import few_shown
 from sfumato.storage.tables import cursors, jobs
@@ -33,7 +32,7 @@ class Happened(NamedTuple):
 
 async def tell(database: Database, connection: AsyncConnection, happened: Sequence[Happened]) -> None:
     """Write these lines, within the caller's transaction; what was written before stays where it stands."""
-    number, at = await _this_number(connection), await database_now(connection)
+    number, at = await _stamp(connection)
     rows = [
         {"job_id": row.id, "position": line.position, "number": number, "owner": row.job.owner, "at": at, "line": line}
         for row, line in happened
@@ -80,13 +79,15 @@ async def trim(database: Database, within_s: float) -> None:
             await database.put(connection, cursors, [{"log": GONE, "cursor": str(old[-1])}], update=["cursor"])
 
 
-async def _this_number(connection: AsyncConnection) -> int:
-    """The number of this transaction: greater than that of any that has ended before it began."""
+async def _stamp(connection: AsyncConnection) -> tuple[int, float]:
+    """The number of this transaction, greater than that of any that has ended before it began, and the time."""
+    clock = database_clock(connection)
     if connection.dialect.name != "sqlite":
-        return int((await connection.execute(select(_as_number(func.pg_current_xact_id())))).scalar_one())
+        number, at = (await connection.execute(select(_as_number(func.pg_current_xact_id()), clock))).one()
+        return int(number), float(at)
     # Who writes is alone here. The clock keeps a number from being given twice after the newest lines were removed.
-    newest = (await connection.execute(_NEWEST)).scalar() or 0
-    return max(int(newest) + 1, int(time.time() * 1_000))
+    newest, at = (await connection.execute(select(func.max(_news.c.number), clock))).one()
+    return max(int(newest or 0) + 1, int(at * 1_000)), float(at)
 
 
 def _as_number(transaction: ColumnElement[Any]) -> ColumnElement[int]:
