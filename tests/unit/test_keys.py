@@ -5,7 +5,7 @@ import os
 import pytest
 
 from sfumato.core.errors import InvalidRequest
-from sfumato.core.keys import ApiKey, Scope, checked_owner, key_text, looks_like_key, prefix_of
+from sfumato.core.keys import ApiKey, Quota, Scope, checked_owner, key_text, looks_like_key, prefix_of
 from tests.support import NOW
 
 TEXT = key_text(bytes(range(37)))
@@ -76,3 +76,20 @@ def test_other_names_are_refused(name: str) -> None:
 def test_a_key_is_found_within_a_text() -> None:
     assert looks_like_key(f"key={TEXT}&x=1")
     assert not looks_like_key("key=sfu_short")
+
+
+@pytest.mark.parametrize(
+    "quota",
+    [
+        Quota(rate=float("inf")),
+        Quota(rate=float("nan")),
+        Quota(rate=0.0),
+        Quota(in_flight=0),
+        Quota(in_flight=2**31),
+        Quota(per_day=-1),
+        Quota(per_day=10**15),
+    ],
+)
+def test_a_limit_that_can_not_be_counted_or_kept_is_refused(quota: Quota) -> None:
+    with pytest.raises(InvalidRequest):
+        a_key(quota=quota)

@@ -2,9 +2,9 @@
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from fastapi import Request
 
@@ -32,6 +32,10 @@ from sfumato.net.addresses import Allowed
 __all__ = ["Gateway", "ObjectStore", "unknown_job"]
 
 
+MOST_HOST_BYTES: Final = 260
+"""The longest name that there is, and a port."""
+
+
 class ObjectStore(Blobs, BlobLinks, BlobSweep, Protocol):
     """The object store as a gateway uses it."""
 
@@ -49,6 +53,7 @@ class Gateway:
     scaling: DecisionReader
     webhooks: WebhookDesk
     webhook_allow: Allowed
+    webhook_secrets: Sequence[str]
     links: Links
     intake: Intake
     live: Live
@@ -68,6 +73,8 @@ class Gateway:
         """What links begin with: the public address, or the one the request came to."""
         scope = request.scope
         host = next((value for name, value in scope["headers"] if name == b"host"), None)
+        # It is kept with every job, and webhooks carry it.
+        host = host if host is None or len(host) <= MOST_HOST_BYTES else None
         root = scope.get("app_root_path", scope.get("root_path", ""))
         server = tuple(scope.get("server") or ())
         return self.settings.public_url or _address(scope.get("scheme", "http"), host, server, root)

@@ -83,6 +83,8 @@ Index("jobs_due", jobs.c.due_at, sqlite_where=jobs.c.due_at.is_not(None), postgr
 # How many jobs an owner has is asked before each of his next ones is taken.
 _UNENDED: Final = jobs.c.due_at.is_not(None)
 Index("jobs_in_flight", jobs.c.owner, sqlite_where=_UNENDED, postgresql_where=_UNENDED)
+# So is what they cost today; who has made a hundred thousand of them must not have as many rows read for it.
+Index("jobs_spent", jobs.c.owner, jobs.c.created_at, jobs.c.cost)
 
 # Apart from jobs, because a job may be forgotten before its row is written.
 forgotten: Final = Table("forgotten", metadata, Column("job_id", Text, primary_key=True))
