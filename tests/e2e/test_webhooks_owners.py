@@ -92,3 +92,18 @@ def test_an_owner_whose_many_addresses_all_hang_delays_no_other(tmp_path: Path) 
 
         assert Webhook(secret(alice)).verify(body, headers)["data"]["id"] == event["data"]["id"]
         assert secret(alice) != secret(mallory)
+
+
+def test_another_owners_receiver_that_hangs_on_the_same_host_delays_nobody(tmp_path: Path) -> None:
+    service = Service(tmp_path, environment={"SFUMATO_WEBHOOK_ALLOW": "127.0.0.0/8"})
+    mallory, ann = (key_of(service.data_dir, owner) for owner in ("mallory", "ann"))
+    with service, silent() as port, receiver() as (url, got):
+        for _ in range(10):
+            submit(service, mallory, f"http://127.0.0.1:{port}/")
+        late = []
+        for _ in range(5):
+            submit(service, ann, url)
+            at, body, _ = got.get(timeout=60)
+            late.append(at - datetime.fromisoformat(json.loads(body)["timestamp"]).timestamp())
+
+    assert max(late) < 1.0, late

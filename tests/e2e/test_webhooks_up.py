@@ -23,7 +23,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from tests.receivers import receiving
 from tests.sample_pictures import picture
-from tests.service import Service, answered, picture_request, post_picture
+from tests.service import Service, answered, post_picture
 from tests.support import poll
 
 ALLOWED = {"SFUMATO_WEBHOOK_ALLOW": "127.0.0.0/8"}
@@ -174,38 +174,6 @@ def test_hostile_receivers_delay_nobody_by_a_second(service: Service) -> None:
 
         assert max(late) < 1.0, late
         assert all(each.got for each in hostile)
-
-
-def test_another_owners_receiver_that_hangs_on_the_same_host_delays_nobody(tmp_path: Path) -> None:
-    service = Service(tmp_path, environment=ALLOWED)
-    keys = {owner: _key(service, owner) for owner in ("mallory", "ann")}
-    with service, receiving(hang) as bad, receiving() as good:
-        for _ in range(10):
-            _submitted(service, keys["mallory"], bad.url)
-        poll(lambda: len(bad.got) >= 4, within_s=60)
-        late = []
-        for _ in range(5):
-            job = _submitted(service, keys["ann"], good.url)
-            poll(lambda job=job: good.of(job), within_s=60)  # type: ignore[misc]  # bound in this turn
-            (got,) = [each for each in good.got if each.event["data"]["id"] == job]
-            late.append(got.at - datetime.fromisoformat(got.event["timestamp"]).timestamp())
-
-    assert max(late) < 1.0, late
-
-
-def _key(service: Service, owner: str) -> str:
-    command = [sys.executable, "-m", "sfumato", "keys", "create", owner, "--data-dir", str(service.data_dir)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _submitted(service: Service, key: str, url: str) -> str:
-    asked = {"model_name": "quick", "prompt": "neon", "webhook_url": url, "webhook_events": "succeeded"}
-    request = picture_request(service.url, picture(), **asked)
-    request.add_header("Authorization", f"Bearer {key}")
-    answer = answered(request)
-    assert answer.status == 202, answer
-    identity: str = json.loads(answer.body)["id"]
-    return identity
 
 
 def test_private_address_is_refused_at_submit(service: Service) -> None:
