@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError, TransientError, UnusableStore
+from sfumato.core.history import JobPurge
 from sfumato.core.keys import KeyStore, RateCounter
 from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRecorder, JobRows, Outcomes
 from sfumato.core.scaling import Board, Offers
@@ -17,6 +18,7 @@ from sfumato.storage.database import Database
 from sfumato.storage.deliveries import SqlOutbox
 from sfumato.storage.jobs import SqlJobs
 from sfumato.storage.keys import SqlKeys
+from sfumato.storage.purge import SqlPurge
 from sfumato.storage.scaling import SqlScaling
 from sfumato.storage.webhooks import SqlWebhooks
 
@@ -29,6 +31,7 @@ __all__ = [
     "open_counter",
     "open_keys",
     "open_ports",
+    "open_purge",
     "open_scaling",
     "servers_asked",
 ]
@@ -115,6 +118,18 @@ async def open_counter(settings: Settings) -> AsyncIterator[RateCounter | None]:
 
     async with ValkeyCounter(url) as counter:
         yield counter
+
+
+@asynccontextmanager
+async def open_purge(settings: Settings) -> AsyncIterator[tuple[JobPurge, ObjectStore]]:
+    """Old rows and the objects, without the logs: for who removes ended jobs.
+
+    Raises:
+        SfumatoError: a folder or a server can't be used; the message says why.
+    """
+    async with AsyncExitStack() as stack:
+        blobs, _ = await _objects(settings, stack)
+        yield SqlPurge(await stack.enter_async_context(_database(settings))), blobs
 
 
 async def check_logs(broker: Broker, settings: Settings, models: Sequence[str]) -> None:

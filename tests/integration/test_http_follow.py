@@ -155,6 +155,57 @@ def test_lists_are_filtered(service: GatewayService) -> None:
     assert service.client.get("/api/jobs", params={"status": "failed"}).json() == {"jobs": [], "next": None}
 
 
+def test_lists_go_from_since_to_before_until(service: GatewayService) -> None:
+    ids = [service.accepted()["id"] for _ in range(3)]
+    service.record()
+    created = [service.client.get(f"/api/jobs/{job}").json()["created_at"] for job in ids]
+    times = [service.world.rows[job].job.created_at for job in ids]
+
+    def listed(**asked: object) -> list[str]:
+        answer = service.client.get("/api/jobs", params={name: str(value) for name, value in asked.items()})
+        assert answer.status_code == 200, answer.text
+        return [job["id"] for job in answer.json()["jobs"]]
+
+    assert listed(since=times[1]) == ids[:0:-1]
+    assert listed(until=times[1]) == ids[:1]
+    assert listed(since=times[1], until=times[2]) == ids[1:2]
+    assert set(ids[1:]) <= set(listed(since=created[1]))  # to the millisecond, rounded down
+    assert listed(since="2999-01-01") == listed(until="2026-01-01T00:00:00+01:00") == []
+
+
+def test_time_whose_plus_nobody_encoded_is_understood(service: GatewayService) -> None:
+    assert service.client.get("/api/jobs?since=2026-01-01T00:00:00+01:00").status_code == 200
+
+
+def test_count_is_of_all_pages_and_only_when_asked_for(service: GatewayService) -> None:
+    for _ in range(3):
+        service.accepted()
+    service.record()
+    assert service.client.get("/api/jobs", params={"limit": 1, "count": "true"}).json()["count"] == 3
+    assert "count" not in service.client.get("/api/jobs").json()
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ({"since": "yesterday"}, "since is 'yesterday'; it must be a time such as 2026-01-31"),
+        ({"until": "2026-13-01"}, "until is '2026-13-01'; it must be a time such as"),
+        ({"since": "nan"}, "from 1970 to 9999"),
+        ({"since": "-1"}, "from 1970 to 9999"),
+        ({"since": "1e300"}, "from 1970 to 9999"),
+        ({"since": "0001-01-01T00:00:00+23:59"}, "from 1970 to 9999"),
+        ({"since": "2026-01-02", "until": "2026-01-01"}, "since must be before until"),
+        ({"since": "2026-01-02", "until": "2026-01-02"}, "since must be before until"),
+        ({"owner": "a\0b"}, "must not hold the character NUL"),
+        ({"count": "many"}, "count is 'many'"),
+    ],
+)
+def test_bad_times_and_names_are_told_with_what_would_do(
+    service: GatewayService, query: dict[str, str], says: str
+) -> None:
+    assert says in problem(service.client.get("/api/jobs", params=query), 422, "invalid-parameters")["detail"]
+
+
 @pytest.mark.parametrize(
     ("query", "status", "slug"),
     [
@@ -206,6 +257,7 @@ def test_a_deleted_job_leaves_a_tombstone_and_no_picture(service: GatewayService
     answer = service.accepted()
     service.record()
     service.end(answer["id"])
+    service.world.blobs[preview_key(answer["id"])] = (b"left by a worker that was killed", 0.0)
     assert service.client.delete(f"/api/jobs/{answer['id']}").status_code == 204
     assert not service.world.blobs
     assert answer["id"] in service.world.outcomes

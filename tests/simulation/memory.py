@@ -347,15 +347,26 @@ class MemoryRows:
         await self._world.io("row")
         return None if job_id in self._world.hidden else self._world.rows.get(job_id)
 
-    async def list(self, query: JobQuery) -> JobPage:
-        rows = [
+    async def count(self, query: JobQuery) -> int:
+        return len(self._matching(query))
+
+    def _matching(self, query: JobQuery) -> "list[JobRow]":
+        return [
             row
             for row in self._world.rows.values()
             if row.id not in self._world.hidden
             and query.owner in (None, row.job.owner)
             and query.model in ("", row.job.model)
             and query.state in (None, row.state)
-            and (not query.cursor or (row.job.created_at, row.id) < self._place(query.cursor))
+            and (query.since is None or row.job.created_at >= query.since)
+            and (query.until is None or row.job.created_at < query.until)
+        ]
+
+    async def list(self, query: JobQuery) -> JobPage:
+        rows = [
+            row
+            for row in self._matching(query)
+            if not query.cursor or (row.job.created_at, row.id) < self._place(query.cursor)
         ]
         rows.sort(key=lambda row: (row.job.created_at, row.id), reverse=True)
         more = len(rows) > query.limit

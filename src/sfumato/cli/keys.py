@@ -2,15 +2,15 @@
 
 import asyncio
 import os
-import re
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sfumato.cli.times import span_s
 from sfumato.cli.verb import Verb, Verbs
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ __all__ = ["add_to"]
 DataDir = Annotated[
     Path | None, typer.Option(help="Data folder that holds the database when SFUMATO_DATABASE_URL is not set.")
 ]
-UNITS: Final = {"m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -63,7 +62,7 @@ def create(
         max_priority=Priority(max_priority),
         weight=weight,
         quota=Quota(rate, in_flight, per_day),
-        expires_at=now + _seconds(expires) if expires else None,
+        expires_at=now + span_s(expires, "--expires") if expires else None,
     )
     asyncio.run(_add(load_settings(data_dir=data_dir), key))
     sys.stderr.write("This is shown once. Revoke it with: sfumato keys revoke " + key.prefix + "\n")
@@ -132,13 +131,6 @@ def _scopes(text: str) -> "frozenset[Scope]":
         raise typer.BadParameter(
             "must be some of submit, read, admin, comma separated", param_hint="--scope"
         ) from error
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"([1-9]\d{0,4})([mhdw])", text)
-    if found is None:
-        raise typer.BadParameter("must be a number and m, h, d or w, such as 90d", param_hint="--expires")
-    return int(found[1]) * UNITS[found[2]]
 
 
 def _line(key: "ApiKey", now: float) -> str:

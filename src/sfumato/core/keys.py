@@ -130,9 +130,9 @@ class ApiKey:
         kept = cls(prefix, _digest(text), checked_owner(owner), frozenset(scopes), created_at, **more)  # type: ignore[arg-type]
         if not kept.scopes:
             raise InvalidRequest("a key needs at least one scope: submit, read or admin.")
+        kept.quota.checked()
         if not LIGHTEST <= kept.weight <= HEAVIEST:
             raise InvalidRequest(f"a weight must be {LIGHTEST:g} to {HEAVIEST:g}, not {kept.weight:g}.")
-        kept.quota.checked()
         return kept
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from sfumato.core.events import Event, JobEvent, JobRow, Unreadable
-from sfumato.core.job import DeadLetter, Job, Outcome, State, Work
+from sfumato.core.history import JobPage, JobQuery
+from sfumato.core.job import DeadLetter, Job, Outcome, Work
 from sfumato.core.news import NewsReader
 
 __all__ = [
@@ -325,25 +326,6 @@ class Outcomes(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class JobQuery:
-    """Which rows to list; newest first. `cursor` is a page's `next`, "" for the first page. No owner: everybody's."""
-
-    owner: str | None
-    model: str = ""
-    state: State | None = None
-    cursor: str = ""
-    limit: int = 50
-
-
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """Rows ordered by (created_at, id), newest first; `next` is "" on the last page."""
-
-    rows: Sequence[JobRow]
-    next: str
-
-
 class JobRows(NewsReader, Protocol):
     """What a gateway reads of the rows."""
 
@@ -351,6 +333,10 @@ class JobRows(NewsReader, Protocol):
 
     async def list(self, query: JobQuery) -> JobPage:
         """Raises InvalidRequest when the cursor is not one of ours."""
+        ...
+
+    async def count(self, query: JobQuery) -> int:
+        """How many rows all pages of the list have, whatever its cursor (counted up to a million)."""
         ...
 
     async def ahead(self, job: Job) -> int:

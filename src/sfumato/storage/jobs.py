@@ -17,12 +17,15 @@ from sfumato.storage import news
 from sfumato.storage.cursors import cursor_behind, place_of
 from sfumato.storage.database import LONG_S, Database
 from sfumato.storage.deliveries import Telling, owe
+from sfumato.storage.hidden import few_shown, many_shown
 from sfumato.storage.news import Happened, tell
+from sfumato.storage.purge import remove_rows
 from sfumato.storage.tables import cursors as _cursors
-from sfumato.storage.tables import deliveries, forgotten, jobs, parked, pending
+from sfumato.storage.tables import forgotten, jobs, parked, pending
 
 __all__ = ["SqlJobs"]
 
+COUNTED: Final = 1_000_000
 COUNTED_AHEAD: Final = 10_000
 SWEEP_CHUNK: Final = 1_000
 """Rows removed in one transaction, so that a sweep never holds up the recorder for long."""
@@ -43,7 +46,8 @@ class SqlJobs:
     async def get(self, job_id: str) -> JobRow | None:
         """The row, unless it is forgotten or not written yet."""
         async with self._database.read() as connection:
-            row: JobRow | None = (await connection.execute(_shown().where(jobs.c.id == job_id))).scalar()
+            found = select(jobs.c.row).where(jobs.c.id == job_id, few_shown(jobs.c.id))
+            row: JobRow | None = (await connection.execute(found)).scalar()
         return row
 
     async def list(self, query: JobQuery) -> JobPage:
@@ -52,6 +56,12 @@ class SqlJobs:
             rows: Sequence[JobRow] = (await connection.execute(_page(query))).scalars().all()
         page = rows[: query.limit]
         return JobPage(page, cursor_behind(page[-1].job.created_at, page[-1].id) if len(rows) > query.limit else "")
+
+    async def count(self, query: JobQuery) -> int:
+        """How many rows all pages of the list have, whatever its cursor (counted up to a million)."""
+        found = _matching(select(jobs.c.id).where(many_shown(jobs.c.id)), query).limit(COUNTED).subquery()
+        async with self._database.read() as connection:
+            return int((await connection.execute(select(func.count()).select_from(found))).scalar_one())
 
     async def ahead(self, job: Job) -> int:
         """About how many of its owner's jobs of its model and priority wait before it (counted up to 10,000)."""
@@ -118,14 +128,8 @@ class SqlJobs:
         return removed + orphans.rowcount
 
     async def _sweep_chunk(self, before: float) -> int:
-        ended = select(jobs.c.id).where(jobs.c.due_at.is_(None), jobs.c.created_at < before).limit(SWEEP_CHUNK)
-        async with self._database.write(LONG_S) as connection:
-            # What somebody else has in hand is left for the next sweep.
-            ids = (await connection.execute(ended.with_for_update(skip_locked=True))).scalars().all()
-            await connection.execute(delete(forgotten).where(self._database.among(forgotten.c.job_id, ids)))
-            await connection.execute(delete(deliveries).where(self._database.among(deliveries.c.job_id, ids)))
-            await connection.execute(delete(jobs).where(self._database.among(jobs.c.id, ids)))
-        return len(ids)
+        old = select(jobs.c.id).where(jobs.c.created_at < before).limit(SWEEP_CHUNK)
+        return await remove_rows(self._database, old)
 
     async def _fold(self, connection: AsyncConnection, told: "Mapping[str, _Told]") -> None:
         """Several recorders may fold the same at once: each takes its locks in the order below, and rows by their ids.
@@ -139,7 +143,9 @@ class SqlJobs:
         before = await self._locked(connection, told)
         waited = await self._take_pending(connection, [row["id"] for row in created])
         tellings: list[Telling] = []
-        happened = [Happened(before[row["id"]], before[row["id"]].events[0]) for row in created]
+        # A row that was there already may have been purged since it was looked at.
+        there = [before[row["id"]] for row in created if row["id"] in before]
+        happened = [Happened(row, row.events[0]) for row in there]
         after = {
             job_id: _folded(row, [*waited[job_id], *told[job_id].events], tellings, happened)
             for job_id, row in before.items()
@@ -237,18 +243,22 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def _shown() -> Select[Any]:
-    return select(jobs.c.row).where(jobs.c.id.not_in(select(forgotten.c.job_id)))
-
-
-def _page(query: JobQuery) -> Select[Any]:
-    rows = _shown()
+def _matching(rows: Select[Any], query: JobQuery) -> Select[Any]:
     if query.owner is not None:
         rows = rows.where(jobs.c.owner == query.owner)
     if query.model:
         rows = rows.where(jobs.c.model == query.model)
     if query.state is not None:
         rows = rows.where(jobs.c.state == query.state.value)
+    if query.since is not None:
+        rows = rows.where(jobs.c.created_at >= query.since)
+    if query.until is not None:
+        rows = rows.where(jobs.c.created_at < query.until)
+    return rows
+
+
+def _page(query: JobQuery) -> Select[Any]:
+    rows = _matching(select(jobs.c.row).where(few_shown(jobs.c.id)), query)
     if query.cursor:
         rows = rows.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*place_of(query.cursor)))
     # One more than asked tells whether there is a next page.

@@ -11,7 +11,8 @@ from sfumato.core.events import JobRow, Lifecycle
 from sfumato.core.news import News, Place, Settled
 from sfumato.storage.clock import database_now
 from sfumato.storage.database import Database
-from sfumato.storage.tables import cursors, forgotten, jobs
+from sfumato.storage.hidden import few_shown
+from sfumato.storage.tables import cursors, jobs
 from sfumato.storage.tables import news as _news
 
 __all__ = ["Happened", "read", "settled", "tell", "trim"]
@@ -59,7 +60,7 @@ async def read(
     key = (_news.c.number, _news.c.job_id, _news.c.position)
     lines = select(*key, _news.c.line, jobs.c.row).join(jobs, jobs.c.id == _news.c.job_id)
     lines = lines.where(tuple_(*key) > tuple_(*after), _news.c.number <= last)
-    lines = lines.where(_news.c.job_id.not_in(select(forgotten.c.job_id)))
+    lines = lines.where(few_shown(_news.c.job_id))
     if owners is not None:
         lines = lines.where(database.among(_news.c.owner, sorted(owners)))
     found = await connection.execute(lines.order_by(*key).limit(limit))

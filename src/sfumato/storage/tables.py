@@ -38,7 +38,7 @@ __all__ = [
     "pools",
 ]
 
-REVISION: Final = "0006"
+REVISION: Final = "0007"
 """The migration that makes exactly these tables; a test compares both."""
 
 metadata: Final = MetaData()
@@ -74,6 +74,9 @@ jobs: Final = Table(
     Column("due_at", Double, comment="expires_at while the job may still expire, NULL once it has ended"),
     Column("row", Json(JobRow), nullable=False),
     Index("jobs_of_owner", "owner", "created_at", "id"),
+    # Few jobs fail: without these a list of them would read all others.
+    Index("jobs_of_owner_in_state", "owner", "state", "created_at", "id"),
+    Index("jobs_in_state", "state", "created_at", "id"),
     # How many of an owner's jobs wait before one of them is asked whenever its place is shown.
     Index("jobs_of_model", "model", "state", "owner", "priority", "created_at"),
     Index("jobs_by_age", "created_at"),
