@@ -16,14 +16,14 @@ The oldest urgent job leads before any other, so it is in the very next call, ho
 stream of urgent jobs can't stop the rest, the oldest ordinary job leads once it was left out of three calls in a row.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sfumato.core.params import Shape
 
-__all__ = ["LEFT_OUT_AT_MOST", "Batcher", "Call"]
+__all__ = ["LEFT_OUT_AT_MOST", "NOBODYS", "Batcher", "Call", "Whose"]
 
 LEFT_OUT_AT_MOST: Final = 3
 """Calls in a row; ordinary jobs keep a quarter of the calls, as in the dispatcher's order (70/25/5)."""
@@ -37,6 +37,16 @@ class Call:
     keys: tuple[str, ...]
 
 
+class Whose(NamedTuple):
+    """A job's owner, who has two turns for one of others when the weight is 2."""
+
+    owner: str
+    weight: float = 1.0
+
+
+NOBODYS: Final = Whose("")
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     key: str
@@ -44,7 +54,7 @@ class _Entry:
     shape: Shape
     rows: int
     urgent: bool
-    owner: str
+    whose: Whose
 
 
 class Batcher:
@@ -64,7 +74,7 @@ class Batcher:
         self._number = 0
         self._left_out = 0
 
-    def add(self, key: str, shape: Shape, rows: int, *, urgent: bool = False, owner: str = "") -> None:
+    def add(self, key: str, shape: Shape, rows: int, *, urgent: bool = False, whose: Whose = NOBODYS) -> None:
         """Let a job in that takes `rows` a step.
 
         Raises:
@@ -73,7 +83,7 @@ class Batcher:
         if key in self._entries:
             raise ValueError(f"{key} is in the batcher already.")
         self._number += 1
-        entry = _Entry(key, self._number, shape, rows, urgent, owner)
+        entry = _Entry(key, self._number, shape, rows, urgent, whose)
         self._entries[key] = entry
         self._groups.setdefault((urgent, shape), {})[key] = entry
 
@@ -128,10 +138,10 @@ class Batcher:
 
 
 def _in_turn(entries: Iterable[_Entry]) -> Sequence[_Entry]:
-    """Every owner's oldest, by age, then every owner's second, and so on."""
-    had: Counter[str] = Counter()
+    """Every owner's oldest, by age, then every owner's second, and so on; who has more weight more often."""
+    had: defaultdict[str, float] = defaultdict(float)
     ranked = []
     for entry in entries:
-        ranked.append((had[entry.owner], entry.number, entry))
-        had[entry.owner] += 1
+        ranked.append((had[entry.whose.owner], entry.number, entry))
+        had[entry.whose.owner] += 1 / entry.whose.weight
     return [entry for *_, entry in sorted(ranked)] if len(had) > 1 else [entry for *_, entry in ranked]
