@@ -179,6 +179,7 @@ def test_owners_get_their_weights_and_everybody_is_told_when(crowd: Crowd) -> No
     gone = len(crowd.ended("flood"))
     asked = [("light", dropped["light"][n]) for n in (19, 29, 39)]
     asked += [("flood", crowd.flood[gone + n]) for n in (25, 45)]
+    asked += [("heavy", dropped["heavy"][39])]
     told = [expected for name, job in asked if (expected := foretold(crowd, name, job))]
     last = foretold(crowd, "flood", crowd.flood[-1])
     assert last
