@@ -8,10 +8,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help setup demo up cluster env test chaos fuzz gpu quick check format bench clean
+.PHONY: help setup demo up cluster env test chaos fuzz gpu quick check format bench train-tiny clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 setup: .venv/base ## the virtual environment with Sfumato in it
 
@@ -43,19 +43,24 @@ quick: .venv/test ## what is proved without starting a server, in a minute
 	$(BIN)/python -m pytest -q -m 'not server' tests/unit tests/property tests/contract
 
 check: .venv/test ## style, types and who may import whom
-	$(BIN)/ruff check src tests examples
-	$(BIN)/ruff format --check src tests examples
-	$(BIN)/mypy src tests examples
+	$(BIN)/ruff check src tests examples training
+	$(BIN)/ruff format --check src tests examples training
+	$(BIN)/mypy src tests examples training
 	$(BIN)/lint-imports
 
 format: .venv/test ## mend what ruff can mend
-	$(BIN)/ruff check --fix src tests examples
-	$(BIN)/ruff format src tests examples
+	$(BIN)/ruff check --fix src tests examples training
+	$(BIN)/ruff format src tests examples training
 
 bench: .venv/base ## measure this machine
 	$(BIN)/sfumato bench overhead
 	$(BIN)/sfumato bench engine --backend simulated
 	$(BIN)/sfumato bench engine --backend onnx
+
+DEVICE ?= cpu
+HOURS ?= 6
+train-tiny: .venv/training ## train the bundled model anew, into out/training; again to go on: [DEVICE=cuda] [HOURS=6]
+	$(BIN)/python -m training --out out/training --device $(DEVICE) --hours $(HOURS)
 
 clean: ## remove the virtual environment and what was made
 	rm -rf .venv out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -74,6 +79,11 @@ clean: ## remove the virtual environment and what was made
 .venv/test: .venv/base
 	@echo 'Installing what the tests need (torch and diffusers among it; this takes some minutes) …'
 	@$(PIP) --editable '.[test]'
+	@touch $@
+
+.venv/training: .venv/base
+	@echo 'Installing what training needs (torch among it; this takes some minutes) …'
+	@$(PIP) --editable '.[training]'
 	@touch $@
 
 .venv/bin/python:

@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 from examples.contact_sheet import contact_sheet
 
-PROMPTS = ("stained glass", "mosaic", "blueprint", "neon", "at sunset", "at night")
+PROMPTS = ("watercolor", "stained glass", "comic", "pencil drawing", "neon", "at sunset")
 READY_WITHIN_S = 60.0
 
 

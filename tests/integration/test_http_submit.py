@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from sfumato.core.job import State
+from sfumato.models.registry import Model
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
 from tests.sample_pictures import animated, giant_png, picture
 from tests.support import job_id
@@ -435,3 +436,16 @@ def test_what_can_not_be_run_again_is_told(service: GatewayService) -> None:
             del service.world.blobs[key]
     problem(service.client.post(f"/api/jobs/{first['id']}/retry"), 410, "picture-gone")
     problem(service.client.post(f"/api/jobs/{job_id(9)}/retry"), 404, "not-found")
+
+
+def test_a_prompt_without_a_word_that_the_model_knows_is_taken_and_warned_of(
+    service: GatewayService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Model, "knows", lambda model, prompt: "mosaic" in prompt)
+
+    known, unknown = service.submit(prompt="as a mosaic"), service.submit(prompt="as a dog")
+
+    assert known.status_code == unknown.status_code == 202
+    assert "warnings" not in known.json()
+    (said,) = unknown.json()["warnings"]
+    assert said.startswith("The prompt has no word that quick knows, so the picture stays nearly as it is.")

@@ -57,7 +57,7 @@ def distance(one: Pixels, other: Pixels) -> float:
 def test_about_tells_what_the_folder_says(backend: OnnxBackend) -> None:
     about = backend.about
 
-    assert (about.latent_channels, about.vae_factor, about.schedule.prediction_type) == (8, 8, "v_prediction")
+    assert (about.latent_channels, about.vae_factor, about.schedule.prediction_type) == (12, 8, "v_prediction")
 
 
 def test_picture_survives_encoding_and_decoding(backend: OnnxBackend) -> None:
@@ -65,19 +65,19 @@ def test_picture_survives_encoding_and_decoding(backend: OnnxBackend) -> None:
 
     (picture,) = backend.decode(latents)
 
-    assert latents.shape == (1, 8, 16, 16)
+    assert latents.shape == (1, 12, 16, 16)
     assert distance((picture.clip(0, 1) * 255).astype(np.uint8), scene()) < 8
 
 
 def test_latents_are_the_first_draw_of_the_encoders_distribution(
     backend: OnnxBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mean, log_variance = np.full((1, 8, 16, 16), 3.0), np.full((1, 8, 16, 16), 2.0)
+    mean, log_variance = np.full((1, 12, 16, 16), 3.0), np.full((1, 12, 16, 16), 2.0)
     monkeypatch.setattr(backend, "_encoder", lambda sample: np.concatenate([mean, log_variance], axis=1))
 
     latents = backend.encode_images(scene()[None], [backend.arrays.generator(1)])
 
-    draw = backend.arrays.normal(backend.arrays.generator(1), 8, 16, 16)
+    draw = backend.arrays.normal(backend.arrays.generator(1), 12, 16, 16)
     assert np.allclose(latents[0], 3 + np.e * draw, atol=1e-5)
 
 
@@ -138,7 +138,7 @@ def test_trouble_of_the_runtime_gets_the_ports_meaning(
     monkeypatch.setattr(backend._decoder, "_session", BrokenSession())
 
     with pytest.raises(meaning):
-        backend.decode(np.zeros((1, 8, 16, 16), np.float32))
+        backend.decode(np.zeros((1, 12, 16, 16), np.float32))
 
 
 def test_missing_part_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MODULES = sorted((ROOT / "src").rglob("*.py"))
+MODULES = sorted((*(ROOT / "src").rglob("*.py"), *(ROOT / "training").rglob("*.py")))
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 60
 
@@ -20,7 +20,7 @@ def _functions(module: Path) -> Iterator[tuple[str, int]]:
             yield node.name, node.end_lineno - node.lineno + 1
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT / "src")))
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
 def test_a_module_is_one_noun_of_readable_size(module: Path) -> None:
     assert len(module.read_text().splitlines()) <= LONGEST_MODULE
     assert {name: length for name, length in _functions(module) if length > LONGEST_FUNCTION} == {}
@@ -33,7 +33,7 @@ def test_readme_is_short() -> None:
 def test_no_file_names_a_folder_of_one_machine() -> None:
     texts = [
         path
-        for folder in ("src", "tests", "docs", "examples", "images")
+        for folder in ("src", "tests", "docs", "examples", "images", "training")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in {".py", ".md", ".toml", ".json", ".txt"} and "tokenizer" not in path.parts
     ]

@@ -39,11 +39,31 @@ def test_bundled_models_rules_are_its_cards() -> None:
     rules = Registry.load(None).get(BUNDLED).rules
     params = rules.resolve(ParamsRequest(prompt="mosaic"), Shape(640, 427), seed=1)
 
-    assert (params.strength, params.num_inference_steps, params.guidance_scale) == (0.4, 15, 1.0)
+    assert (params.strength, params.num_inference_steps, params.guidance_scale) == (0.5, 12, 1.0)
     assert (params.sampler, params.shape) == (Sampler.DPMPP_2M, Shape(320, 224))
     assert len(rules.shapes) == 5
     assert all(0.9 <= shape.pixels / 256**2 <= 1.1 for shape in rules.shapes)
     assert all(Shape(shape.height, shape.width) in rules.shapes for shape in rules.shapes)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "known"),
+    [
+        ("Stained glass, a cat", True),
+        ("a cat in the style of a mosaic.", True),
+        ("8-bit cat", True),
+        ("a stained shirt", False),
+        ("a cat", False),
+        ("", False),
+    ],
+)
+def test_bundled_model_knows_words_and_runs_of_words(prompt: str, known: bool) -> None:
+    assert Registry.load(None).get(BUNDLED).knows(prompt) is known
+
+
+def test_a_model_that_names_no_words_knows_any(tmp_path: Path) -> None:
+    registry = Registry.load(written(tmp_path, '[models.any]\nbackend = "simulated"'))
+    assert registry.get("any").knows("whatever")
 
 
 def test_bundled_files_name_no_path_of_the_machine_that_made_them() -> None:

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic_core import to_json
 
-from sfumato.core.errors import NotFound, TransientError
+from sfumato.core.errors import NotFound, TransientError, UnknownModel
 from sfumato.core.job import Job, Priority, State, idempotent_job_id, uuid7
 from sfumato.core.keys import ApiKey
 from sfumato.gateway.asked import (
@@ -46,7 +46,7 @@ from sfumato.gateway.uploads import (
 )
 from sfumato.gateway.views import BLIND_RETRY_AFTER_S, Sighting, backlog_s, job_json, rfc3339
 from sfumato.gateway.webhooks import check_webhook
-from sfumato.models.registry import Model
+from sfumato.models.registry import BrokenModel, Model
 from sfumato.observability import count, observe, span
 
 __all__ = ["SubmitRoutes"]
@@ -295,6 +295,15 @@ class SubmitRoutes:
             raise Refusal("unsupported-picture", "The upload ends within its header.")
         return Uploaded(key, stored.etag, stored.size_bytes), header
 
+    def _doubts(self, job: Job) -> Mapping[str, list[str]]:
+        """What the caller may want to ask otherwise; nothing in the answer when there is nothing to say."""
+        with contextlib.suppress(UnknownModel, BrokenModel):  # The list may have changed since the job was taken.
+            model = self._gateway.registry.get(job.model)
+            if not model.knows(job.params.prompt):
+                said = f"The prompt has no word that {model.name} knows, so the picture stays nearly as it is."
+                return {"warnings": [f"{said} {model.summary}".strip()]}
+        return {}
+
     async def _answer(self, request: Request, accepted: Accepted) -> Response:
         """202 with the links, or 200 with the whole job when the caller waited for its end and it came."""
         gateway, job = self._gateway, accepted.job
@@ -307,7 +316,7 @@ class SubmitRoutes:
                 headers = {"Preference-Applied": f"wait={wait:g}", "Location": links.status_url}
                 return JSONResponse(job_json(seen, links, None, None), 200, headers)
         status = accepted.outcome.state if accepted.outcome else State.QUEUED
-        body = to_json({"id": job.id, "status": status, **links.json()})
+        body = to_json({"id": job.id, "status": status, **links.json(), **self._doubts(job)})
         return Response(body, 202, {"Location": links.status_url}, "application/json")
 
 

@@ -1,5 +1,6 @@
 """One model that jobs can name, and the errors about models that can't be used."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -81,7 +82,8 @@ class Model:
     waiting jobs new ones are answered 429; `device` and `dtype` are where and in which numbers its backend computes;
     `hub` and `revision` are where the folder came from, if it was fetched; `output_filter`, "package.module:function",
     is called with each finished picture; `attention_slicing` and `vae_tiling` need less memory; `cuda_graphs` off is
-    for finding out whether they are at fault; `scaling` is what the controller goes by.
+    for finding out whether they are at fault; `scaling` is what the controller goes by; `words` are those of which a
+    prompt needs one, none where any prompt will do.
     """
 
     name: str
@@ -103,3 +105,9 @@ class Model:
     vae_tiling: bool = False
     cuda_graphs: bool = True
     scaling: Scaling = Scaling()
+    words: frozenset[str] = frozenset()
+
+    def knows(self, prompt: str) -> bool:
+        """Whether a prompt has one of `words`, each a word or a run of words; where there are none, any prompt has."""
+        plain = " ".join(["", *re.findall(r"[\w&-]+", prompt.lower()), ""])
+        return not self.words or any(f" {word} " in plain for word in self.words)

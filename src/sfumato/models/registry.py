@@ -284,7 +284,15 @@ def _model(listed: Listed) -> Model:
         vae_tiling=entry.vae_tiling,
         cuda_graphs=entry.cuda_graphs,
         scaling=Scaling(entry.min_workers, entry.max_workers, entry.objective_s, entry.weight),
+        words=frozenset() if entry.backend == "simulated" else _published_words(published),
     )
+
+
+def _published_words(published: Mapping[str, Any]) -> frozenset[str]:
+    """The words of every style and mood that the folder says its model knows; none if it says nothing of words."""
+    groups = published.get("words", {})
+    lists = groups.values() if isinstance(groups, dict) else ()
+    return frozenset(str(word).lower() for words in lists if isinstance(words, list) for word in words)
 
 
 def _way_back(listed: Listed) -> str:
