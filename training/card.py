@@ -61,12 +61,11 @@ def write_card(plan: Plan, folder: Path, results: dict[str, Any], passed: list[s
 
     file = folder / "sfumato.json"
     constants = checkpoint.read_json(file)
-    known = {name: list((STYLE_WORDS | MOOD_WORDS)[name]) for name in passed}
     styles = [name for name in STYLES if name in passed]
     constants |= {
         "styles": styles,
         "moods": [name for name in MOODS if name in passed or name == "none"],
-        "words": known,
+        "words": {name: list(words) for name, words in (STYLE_WORDS | MOOD_WORDS).items()},
     }
     constants["summary"] = f"Restyles photos: {', '.join(NAMES.get(name, name) for name in passed if name != 'photo')}."
     checkpoint.write_json(file, constants)
