@@ -7,10 +7,10 @@ ENV PATH=/opt/sfumato/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY deploy/nginx.conf deploy/
 COPY src src
-RUN pip install --constraint constraints.txt '.[kafka,postgres,otel]'
+RUN pip install --constraint constraints.txt '.[kafka,postgres,valkey,otel]'
 
 FROM build AS build-cuda
-RUN pip install --constraint constraints.txt '.[kafka,postgres,otel,diffusers]'
+RUN pip install --constraint constraints.txt '.[kafka,postgres,valkey,otel,diffusers]'
 
 FROM python:3.11-slim-trixie AS cpu
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin sfumato

@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help setup demo up cluster env test chaos gpu quick check format bench train-tiny clean
+.PHONY: help setup demo up cluster env test chaos fuzz gpu quick check format bench train-tiny clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -32,6 +32,9 @@ test: check ## the checks and the whole suite
 
 chaos: .venv/test ## kill every process of a real cluster at random while ten thousand jobs pass, for ten minutes
 	$(BIN)/python -m pytest tests/chaos --long
+
+fuzz: .venv/test ## a hundred thousand requests, most of them bad, to a real service
+	$(BIN)/python -m pytest tests/fuzz --long
 
 gpu: .venv/test ## what only a CUDA device can show
 	$(BIN)/python -m pytest tests/gpu

@@ -90,7 +90,7 @@ class Cluster(Service):
         """One more process of a role (a worker's with its model), as another host would run it; killed at the end."""
         command = [sys.executable, "-m", "sfumato", *role.split()]
         with self.log_of_another.open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment_of_roles())
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment_of_roles())
         try:
             yield process.pid
         finally:
@@ -104,12 +104,7 @@ class Cluster(Service):
 
     def setting(self, name: str) -> str:
         """A setting as the roles were given it."""
-        return self._environment_of_roles()[f"SFUMATO_{name.upper()}"]
-
-    def _environment_of_roles(self) -> dict[str, str]:
-        pid = poll(lambda: self.pids("gateway"))[0]
-        lines = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-        return dict(line.split("=", 1) for line in lines if "=" in line)
+        return self.environment_of_roles()[f"SFUMATO_{name.upper()}"]
 
     def left(self) -> dict[int, str]:
         """Every process of the machine that has to do with this cluster: process id → command line."""

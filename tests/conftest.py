@@ -13,8 +13,8 @@ from tests.support import passable_folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--long` is for `make chaos`."""
-    parser.addoption("--long", action="store_true", help="kill and count for many minutes instead of one")
+    """`--long` is for `make chaos` and `make fuzz`."""
+    parser.addoption("--long", action="store_true", help="kill and count, or fuzz, for many minutes instead of one")
 
 
 @pytest.fixture(scope="session")

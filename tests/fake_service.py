@@ -27,6 +27,72 @@ def problem(status: int, slug: str, *, headers: Mapping[str, str] | None = None,
     return httpx.Response(status, json=body, headers={"Content-Type": "application/problem+json", **(headers or {})})
 
 
+class FakeHooks:
+    """The routes of webhooks; `kept` are the deliveries, newest first."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, dict[str, Any]] = {}
+        self.kept: list[dict[str, Any]] = []
+
+    def deliver(self, delivery_id: str, **changes: Any) -> None:
+        """Keep one more delivery, given up unless told otherwise."""
+        plain = {"job_id": "0190b0f0-0000-7000-8000-000000000000", "event": "succeeded", "endpoint": "job"}
+        about = {"url": "https://example.com/hook", "at": "2026-01-02T03:04:05.006Z", "state": "given_up"}
+        went = {"attempts": 10, "next_attempt_at": None, "last_status": 500, "last_error": "it answered 500"}
+        self.kept.insert(0, {"id": delivery_id, **plain, **about, **went, **changes})
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        kind, *rest = request.url.path.removeprefix("/api/webhooks/").split("/")
+        if kind == "secrets":
+            return httpx.Response(200, json={"secrets": ["whsec_mine", "whsec_before"]})
+        if kind == "deliveries":
+            return self._redeliver(rest[0]) if rest else self._list(request)
+        return self._about(request, rest[0]) if rest else self._endpoints(request)
+
+    def _endpoints(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return self._add(json.loads(request.content))
+        return httpx.Response(200, json={"endpoints": list(self.made.values())})
+
+    def _about(self, request: httpx.Request, endpoint_id: str) -> httpx.Response:
+        if endpoint_id not in self.made:
+            return problem(404, "not-found", detail="No endpoint has this id, or it was removed.")
+        if request.method == "DELETE":
+            del self.made[endpoint_id]
+            return httpx.Response(204)
+        overlap_s = json.loads(request.content)["overlap_s"]
+        return httpx.Response(200, json={"id": endpoint_id, "secret": "whsec_new", "overlap_s": overlap_s})
+
+    def _add(self, asked: dict[str, Any]) -> httpx.Response:
+        if "10.0.0" in asked["url"]:
+            return problem(422, "bad-webhook", detail="The webhook's address is refused.")
+        plain = {"created_at": "2026-01-02T03:04:05.006Z", "disabled": None}
+        events = asked["events"] or ["started", "succeeded", "failed", "canceled", "retried"]
+        made = {"id": f"ep_{len(self.made)}", "url": asked["url"], "events": events, **plain}
+        self.made[made["id"]] = made
+        return httpx.Response(201, json={**made, "secret": "whsec_first"})
+
+    def _list(self, request: httpx.Request) -> httpx.Response:
+        asked = request.url.params
+        found = [
+            each
+            for each in self.kept
+            if asked.get("state", each["state"]) == each["state"]
+            and asked.get("job_id", each["job_id"]) == each["job_id"]
+        ]
+        begin = int(asked.get("cursor", 0))
+        end = begin + int(asked["limit"])
+        following = str(end) if end < len(found) else None
+        return httpx.Response(200, json={"deliveries": found[begin:end], "next": following})
+
+    def _redeliver(self, delivery_id: str) -> httpx.Response:
+        found = next((each for each in self.kept if each["id"] == delivery_id), None)
+        if found is None:
+            return problem(404, "not-found", detail="No delivery has this id, or it was removed.")
+        found |= {"state": "pending", "attempts": 0}
+        return httpx.Response(202, json=found)
+
+
 class FakeService:
     """A callable for httpx.MockTransport. A job moves one state at each look, and its result is `picture`.
 
@@ -39,6 +105,7 @@ class FakeService:
         self.base = BASE
         self.jobs: dict[str, dict[str, Any]] = {}
         self.requests: list[httpx.Request] = []
+        self.hooks = FakeHooks()
         self._doomed: set[str] = set()
         self._keys: dict[str, str] = {}
 
@@ -51,6 +118,8 @@ class FakeService:
             return self._accept(request)
         if path == "/api/jobs":
             return self._list(request)
+        if path.startswith("/api/webhooks/"):
+            return self.hooks(request)
         found = _JOB.match(path)
         if found is None or found[1] not in self.jobs:
             return problem(404, "not-found", detail="There is no such job.")
@@ -84,7 +153,12 @@ class FakeService:
     def _list(self, request: httpx.Request) -> httpx.Response:
         asked = request.url.params
         jobs = [job for job in self.jobs.values() if asked.get("status", job["status"]) == job["status"]]
-        return httpx.Response(200, json={"jobs": jobs[: int(asked["limit"])], "next": None})
+        begin = int(asked.get("cursor", 0))
+        end = begin + int(asked["limit"])
+        count = {"count": len(jobs)} if asked.get("count") == "true" else {}
+        return httpx.Response(
+            200, json={"jobs": jobs[begin:end], "next": str(end) if end < len(jobs) else None, **count}
+        )
 
     def _about(self, request: httpx.Request, job: dict[str, Any], part: str) -> httpx.Response:
         if request.method == "DELETE":

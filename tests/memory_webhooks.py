@@ -24,9 +24,12 @@ class MemoryWebhooks:
         await self._io("endpoints")
         return [endpoint for endpoint, _ in self.made.values() if endpoint.owner == owner]
 
-    async def add(self, endpoint: Endpoint, secret: str) -> None:
+    async def add(self, endpoint: Endpoint, secret: str, most: int) -> bool:
         await self._io("add")
+        if len(await self.endpoints(endpoint.owner)) >= most:
+            return False
         self.made[endpoint.id] = endpoint, [secret]
+        return True
 
     async def remove(self, owner: str, endpoint: str) -> bool:
         await self._io("remove")

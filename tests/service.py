@@ -106,6 +106,12 @@ class Service:
         assert self.process is not None
         return children(self.process.pid)
 
+    def environment_of_roles(self) -> dict[str, str]:
+        """The environment that the roles were given, for a command that asks the same stores."""
+        pid = poll(lambda: self.roles().get("gateway"), within_s=20)
+        lines = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
 
 def children(pid: int) -> dict[str, int]:
     """The direct children of a process, by the verb they were started with."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         BadAnswer,
         Busy,
         Client,
+        DeliveryInfo,
         InvalidRequest,
         JobFailed,
         JobInfo,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         UnknownModel,
         Unreachable,
         WaitTimeout,
+        WebhookInfo,
     )
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "BadAnswer",
     "Busy",
     "Client",
+    "DeliveryInfo",
     "InvalidRequest",
     "JobFailed",
     "JobInfo",
@@ -43,6 +46,7 @@ __all__ = [
     "UnknownModel",
     "Unreachable",
     "WaitTimeout",
+    "WebhookInfo",
 ]
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sfumato.core.errors import SfumatoError
@@ -32,6 +32,10 @@ __all__ = [
 
 DAY_S = 86_400.0
 MIB = 1024 * 1024
+SCHEMES = {
+    "database_url": ("postgresql://", "postgres://"),
+    "rates_url": ("valkey://", "valkeys://", "redis://", "rediss://"),
+}
 
 
 class BadSettings(SfumatoError):
@@ -61,7 +65,15 @@ class Settings(BaseSettings):
         "soon as there ever was one or SFUMATO_HOST is not loopback.",
     )
     gateways: int = Field(
-        1, ge=1, description="Gateways that share a key's requests a second: each lets its part through."
+        1,
+        ge=1,
+        description="Gateways that share a key's requests a second: each lets its part through, without "
+        "SFUMATO_RATES_URL and while what it names does not answer.",
+    )
+    rates_url: SecretStr = Field(
+        SecretStr(""),
+        description="Valkey or Redis in which all gateways count a key's requests a second together, as "
+        "`valkey://:password@host:6379`, with TLS `valkeys://`. Needs `sfumato[valkey]`.",
     )
     models: Path | None = Field(
         None, description="models.toml or a plain model_names.txt; by default models.toml in the data folder, if there."
@@ -231,11 +243,12 @@ class Settings(BaseSettings):
             raise ValueError("must begin with http:// or https://")
         return url.rstrip("/")
 
-    @field_validator("database_url")
+    @field_validator("database_url", "rates_url")
     @classmethod
-    def _of_postgresql(cls, url: SecretStr) -> SecretStr:
-        if url.get_secret_value() and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
-            raise ValueError("must begin with postgresql://; leave it out for SQLite in the data folder")
+    def _of_its_server(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        schemes = SCHEMES[str(info.field_name)]
+        if url.get_secret_value() and not url.get_secret_value().startswith(schemes):
+            raise ValueError(f"must begin with {schemes[0]}; leave it out to do without a server")
         return url
 
     @field_validator("trusted_proxies")

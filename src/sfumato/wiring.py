@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError, TransientError, UnusableStore
-from sfumato.core.keys import KeyStore
+from sfumato.core.history import JobPurge
+from sfumato.core.keys import KeyStore, RateCounter
 from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRecorder, JobRows, Outcomes
 from sfumato.core.scaling import Board, Offers
 from sfumato.core.webhooks import Outbox, WebhookDesk
@@ -17,6 +18,7 @@ from sfumato.storage.database import Database
 from sfumato.storage.deliveries import SqlOutbox
 from sfumato.storage.jobs import SqlJobs
 from sfumato.storage.keys import SqlKeys
+from sfumato.storage.purge import SqlPurge
 from sfumato.storage.scaling import SqlScaling
 from sfumato.storage.webhooks import SqlWebhooks
 
@@ -26,8 +28,10 @@ __all__ = [
     "Ports",
     "ScalingStore",
     "check_logs",
+    "open_counter",
     "open_keys",
     "open_ports",
+    "open_purge",
     "open_scaling",
     "servers_asked",
 ]
@@ -99,6 +103,35 @@ async def open_keys(settings: Settings) -> AsyncIterator[KeyStore]:
         yield SqlKeys(database)
 
 
+@asynccontextmanager
+async def open_counter(settings: Settings) -> AsyncIterator[RateCounter | None]:
+    """What counts requests for all gateways; None where the settings name nothing. That it is away is no error.
+
+    Raises:
+        UnusableStore: its client is not installed, or the address can't be one.
+    """
+    url = settings.rates_url.get_secret_value()
+    if not url:
+        yield None
+        return
+    from sfumato.storage.rates import ValkeyCounter
+
+    async with ValkeyCounter(url) as counter:
+        yield counter
+
+
+@asynccontextmanager
+async def open_purge(settings: Settings) -> AsyncIterator[tuple[JobPurge, ObjectStore]]:
+    """Old rows and the objects, without the logs: for who removes ended jobs.
+
+    Raises:
+        SfumatoError: a folder or a server can't be used; the message says why.
+    """
+    async with AsyncExitStack() as stack:
+        blobs, _ = await _objects(settings, stack)
+        yield SqlPurge(await stack.enter_async_context(_database(settings))), blobs
+
+
 async def check_logs(broker: Broker, settings: Settings, models: Sequence[str]) -> None:
     """See that the logs of these models (slugs) are kept for as long as our settings need them.
 
@@ -132,6 +165,8 @@ async def servers_asked(settings: Settings) -> Sequence[tuple[str, str]]:
         asked.append((f"bucket {settings.s3_bucket} at {settings.s3_place.address}", _reach_bucket(settings)))
     if settings.database_url.get_secret_value():
         asked.append(("PostgreSQL", _reach_database(settings)))
+    if settings.rates_url.get_secret_value():
+        asked.append(("Valkey", _reach_counter(settings)))
     return [(name, await _trouble_of(question)) for name, question in asked]
 
 
@@ -155,6 +190,12 @@ async def _reach_database(settings: Settings) -> None:
     found = await schema.schema_of(settings.rows_address)
     if found.advice:
         raise UnusableStore(found.advice)
+
+
+async def _reach_counter(settings: Settings) -> None:
+    async with open_counter(settings) as counter:
+        if counter is not None:
+            await counter.reach()
 
 
 async def _trouble_of(question: Coroutine[Any, Any, object]) -> str:

@@ -32,7 +32,8 @@ SETTINGS = {
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     with passable_folder() as folder:
-        cluster = Cluster(folder, models=MODELS)
+        # Receivers of webhooks listen on this machine.
+        cluster = Cluster(folder, models=MODELS, environment={"SFUMATO_WEBHOOK_ALLOW": "127.0.0.0/8"})
         for name, settings in SETTINGS.items():
             (cluster.data_dir / name).mkdir()
             (cluster.data_dir / name / "simulated.json").write_text(json.dumps(settings))

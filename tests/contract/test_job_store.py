@@ -310,6 +310,47 @@ async def test_list_holds_only_what_was_asked_for(stores: RowStores) -> None:
         assert await states(rows, JobQuery(owner="local", state=State.CANCELED)) == [(over.id, State.CANCELED)]
 
 
+@in_loop
+async def test_list_goes_from_since_to_before_until(stores: RowStores) -> None:
+    async with stores.rows() as rows:
+        await rows.record(published(make_job(n) for n in range(6)), {})
+
+        between = JobQuery(owner="local", since=NOW + 2, until=NOW + 4)
+        assert [job for job, _ in await states(rows, between)] == [job_id(3), job_id(2)]
+        assert len(await states(rows, JobQuery(owner="local", since=NOW + 4))) == 2
+        assert len(await states(rows, JobQuery(owner="local", until=NOW + 4))) == 4
+
+
+@in_loop
+async def test_count_is_that_of_all_pages(stores: RowStores) -> None:
+    async with stores.rows() as rows:
+        await rows.record(published([make_job(n) for n in range(6)] + [make_job(7, owner="someone")]), {})
+        await rows.forget(job_id(0))
+
+        assert await rows.count(JobQuery(owner="local", limit=2)) == 5
+        assert await rows.count(JobQuery(owner=None, since=NOW + 4)) == 3
+        assert await rows.count(JobQuery(owner="local", state=State.FAILED)) == 0
+
+
+@in_loop
+async def test_pages_neither_skip_nor_repeat_what_was_there_while_jobs_come(stores: RowStores) -> None:
+    # Many of one moment, as a burst makes them, so that only their ids tell them apart.
+    there = [make_job(n, created_at=NOW + n // 5) for n in range(23)]
+    listed: list[str] = []
+    cursor, come = "", 100
+    async with stores.rows() as rows:
+        await rows.record(published(there), {})
+        while True:
+            page = await rows.list(JobQuery(owner="local", limit=4, cursor=cursor))
+            listed += [row.id for row in page.rows]
+            if not page.next:
+                break
+            cursor, come = page.next, come + 3
+            await rows.record(published(make_job(n, created_at=NOW + 60) for n in range(come, come + 3)), {})
+
+    assert listed == [job.id for job in reversed(there)]
+
+
 @pytest.mark.parametrize("cursor", ["nonsense", "bm9uZQ", "bmFuIGE", "%%%", "ü", "MQ==", "MSAA"])
 @in_loop
 async def test_cursor_that_is_not_ours_is_refused(sql: SqlRowStores, cursor: str) -> None:
@@ -342,11 +383,12 @@ async def test_job_forgotten_before_its_row_came_stays_hidden(stores: RowStores)
 
 
 @in_loop
-async def test_jobs_ahead_are_those_of_higher_priority_and_older_ones(stores: RowStores) -> None:
+async def test_jobs_ahead_are_older_ones_of_the_same_owner_and_priority(stores: RowStores) -> None:
     low, normal, high = (make_job(n, priority=priority) for n, priority in enumerate(reversed(Priority), 1))
-    newer, elsewhere, running = make_job(4), make_job(5, model="sketch"), make_job(6, created_at=NOW)
+    newer, newest, elsewhere = make_job(4), make_job(5), make_job(6, model="sketch", created_at=NOW)
+    others, running = make_job(7, owner="bob", created_at=NOW), make_job(8, created_at=NOW)
     moved = RowChange(event=started(running), position=1)
     async with stores.rows() as rows:
-        await rows.record([*published([low, normal, high, newer, elsewhere, running]), moved], {})
+        await rows.record([*published([low, normal, high, newer, newest, elsewhere, others, running]), moved], {})
 
-        assert [await rows.ahead(job) for job in (high, normal, newer, low)] == [0, 1, 2, 3]
+        assert [await rows.ahead(job) for job in (high, low, normal, newer, newest, others)] == [0, 0, 0, 1, 2, 0]

@@ -76,6 +76,7 @@ def test_keys_come_back_as_they_were(stores: MemoryStores | SqlStores) -> None:
         [Scope.SUBMIT, Scope.ADMIN],
         NOW,
         max_priority=Priority.LOW,
+        weight=2.5,
         quota=Quota(2.5, 7, 5 * 10**12),
         expires_at=NOW + 60,
     )

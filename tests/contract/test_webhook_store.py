@@ -12,7 +12,17 @@ from sfumato.core.errors import InvalidRequest
 from sfumato.core.events import Ended, JobEvent, Retried, Started
 from sfumato.core.job import Job, Outcome, Problem, State
 from sfumato.core.ports import RowChange
-from sfumato.core.webhooks import Attempt, Claimed, Delivery, DeliveryQuery, DeliveryState, Endpoint, Hook
+from sfumato.core.webhooks import (
+    Attempt,
+    Claimed,
+    Delivery,
+    DeliveryQuery,
+    DeliveryState,
+    Endpoint,
+    Hook,
+    Pending,
+    Room,
+)
 from sfumato.storage.database import Database
 from sfumato.storage.deliveries import SqlOutbox
 from sfumato.storage.jobs import SqlJobs
@@ -36,10 +46,10 @@ class Stores:
     desk: SqlWebhooks
 
     async def claim(
-        self, most: int = 100, per_host: int = 100, retries: int = 100, lease_s: float = 60.0, **busy: int
+        self, free: int = 200, per_host: int = 100, retries: int = 100, lease_s: float = 60.0, **busy: int
     ) -> Sequence[Claimed]:
-        held = {f"{host}.example": count for host, count in busy.items()}
-        return await self.outbox.claim(most, per_host, held, retries, lease_s)
+        held = {f"local {host}.example:https": count for host, count in busy.items()}
+        return await self.outbox.claim(Room(free, retries, per_host, held), lease_s)
 
     async def all(self, job_id: str = "", state: DeliveryState | None = None) -> Sequence[Delivery]:
         return (await self.desk.deliveries(DeliveryQuery("local", job_id, state))).deliveries
@@ -137,8 +147,8 @@ async def test_address_of_a_job_is_told_of_what_it_asked_for(opener: Opener) -> 
 async def test_endpoint_is_told_of_its_owners_jobs_and_its_events(opener: Opener) -> None:
     mine, other = make_job(1), make_job(2, owner="other")
     async with opener.open() as stores:
-        await stores.desk.add(endpoint("ep_all"), "whsec_a")
-        await stores.desk.add(endpoint("ep_ends", "local", Hook.CANCELED), "whsec_b")
+        await stores.desk.add(endpoint("ep_all"), "whsec_a", 20)
+        await stores.desk.add(endpoint("ep_ends", "local", Hook.CANCELED), "whsec_b", 20)
         for job in (mine, other):
             await stores.rows.record(told(job, started(job), ended(job)), {})
 
@@ -155,11 +165,11 @@ async def test_two_recorders_never_hold_one_delivery(opener: Opener) -> None:
     async with opener.open() as one, opener.open() as other:
         await one.rows.record([change for job in jobs for change in told(job, started(job))], {})
 
-        claims = await asyncio.gather(*(each.claim(most=7) for each in (one, other) * 6))
+        claims = await asyncio.gather(*(each.claim(free=14) for each in (one, other) * 6))
 
         held = [each.delivery.id for claim in claims for each in claim]
         assert len(held) == len(set(held))
-        while found := await one.claim(most=7):
+        while found := await one.claim(free=14):
             held += [each.delivery.id for each in found]
         assert len(set(held)) == len(held) == 40
 
@@ -203,9 +213,50 @@ async def test_backlog_of_one_host_hides_no_other(opener: Opener) -> None:
         good = hooked(900)
         await stores.rows.record(told(good, started(good)), {})
 
-        found = await stores.claim(most=10, per_host=4)
-        assert sorted(each.host for each in found) == ["receiver.example", *["slow.example"] * 4]
-        assert await stores.claim(most=10, per_host=4, slow=4) == []
+        found = await stores.claim(free=10, per_host=4)
+        assert sorted(each.host for each in found) == [
+            *("local receiver.example:https", *["local slow.example:https"] * 4)
+        ]
+        assert await stores.claim(free=10, per_host=4, slow=4) == []
+
+
+@in_loop
+async def test_backlog_of_one_owner_hides_no_other(opener: Opener) -> None:
+    flood = [hooked(number, f"https://h{number}.example/") for number in range(1, 101)]
+    async with opener.open() as stores:
+        await stores.rows.record([change for job in flood for change in told(job, started(job))], {})
+        good = hooked(900, owner="another")
+        await stores.rows.record(told(good, started(good)), {})
+
+        found = await stores.claim(free=8)
+        assert sorted(each.row.job.owner for each in found) == ["another", *["local"] * 4]
+
+
+@in_loop
+async def test_what_failed_before_hides_nothing_that_was_never_tried(opener: Opener) -> None:
+    failing = [hooked(number, f"https://h{number}.example/") for number in range(1, 61)]
+    async with opener.open() as stores:
+        await stores.rows.record([change for job in failing for change in told(job, started(job))], {})
+        for each in await stores.claim(free=200):
+            await stores.outbox.settle(each, AGAIN)
+        good = hooked(900)
+        await stores.rows.record(told(good, started(good)), {})
+
+        found = await stores.claim(free=4, retries=1)
+        assert sorted(each.delivery.attempts for each in found) == [0, 1]
+        assert await stores.claim(free=4, retries=0) == []
+
+
+@in_loop
+async def test_another_owner_and_another_port_of_the_same_host_have_shares_of_their_own(opener: Opener) -> None:
+    flood = [hooked(number, "https://slow.example/") for number in range(1, 11)]
+    others = [hooked(11, "https://slow.example/", owner="ann"), hooked(12, "https://slow.example:8443/")]
+    async with opener.open() as stores:
+        await stores.rows.record([change for job in (*flood, *others) for change in told(job, started(job))], {})
+
+        found = await stores.claim(per_host=2)
+        assert {job.id for job in others} <= {each.delivery.job_id for each in found}
+        assert len(found) == 4
 
 
 @in_loop
@@ -246,10 +297,27 @@ async def test_last_failure_gives_up_and_says_why_and_a_redelivery_begins_anew(o
 
 
 @in_loop
+async def test_late_is_what_is_due_and_in_nobody_s_hands(opener: Opener) -> None:
+    jobs = [hooked(1), hooked(2)]
+    async with opener.open() as stores:
+        assert await stores.outbox.pending() == Pending(0, 0.0, 0.0)
+        await stores.rows.record([change for job in jobs for change in told(job, started(job))], {})
+        await asyncio.sleep(0.05)
+        assert 0.04 < (await stores.outbox.pending()).late_s < 10
+
+        first, second = await stores.claim()
+        assert (await stores.outbox.pending()).late_s == 0.0
+        await stores.outbox.settle(first, OK)
+        await stores.outbox.settle(second, LATER)
+        pending = await stores.outbox.pending()
+        assert (pending.count, pending.late_s) == (1, 0.0)
+
+
+@in_loop
 async def test_gone_disables_the_endpoint_and_gives_up_what_waits(opener: Opener) -> None:
     job, later = make_job(1), make_job(2)
     async with opener.open() as stores:
-        await stores.desk.add(endpoint(), "whsec_a")
+        await stores.desk.add(endpoint(), "whsec_a", 20)
         await stores.rows.record(told(job, started(job), ended(job)), {})
         (found,) = await stores.claim()
         await stores.outbox.settle(found, Attempt(delivered=False, status=410, error="It answered 410.", gone=True))
@@ -276,7 +344,7 @@ async def test_gone_from_the_address_of_a_job_ends_that_jobs_webhooks(opener: Op
 @in_loop
 async def test_secrets_rotate_with_an_overlap(opener: Opener) -> None:
     async with opener.open() as stores:
-        await stores.desk.add(endpoint(), "whsec_a")
+        await stores.desk.add(endpoint(), "whsec_a", 20)
 
         async def signing(number: int) -> Sequence[str]:
             job = make_job(number)
@@ -292,10 +360,34 @@ async def test_secrets_rotate_with_an_overlap(opener: Opener) -> None:
 
 
 @in_loop
+async def test_secrets_that_sign_are_never_more_than_a_few(opener: Opener) -> None:
+    async with opener.open() as stores:
+        await stores.desk.add(endpoint(), "whsec_first", 20)
+        for number in range(20):
+            assert await stores.desk.rotate("local", "ep_1", f"whsec_{number}", 3600.0)
+        await stores.rows.record(told(make_job(1), started(make_job(1))), {})
+
+        (found,) = await stores.claim()
+        assert found.secrets == [f"whsec_{number}" for number in (19, 18, 17, 16, 15)]
+
+
+@in_loop
+async def test_endpoints_that_are_added_at_once_are_never_more_than_the_most(opener: Opener) -> None:
+    async with opener.open() as one, opener.open() as other:
+        assert await one.desk.add(endpoint("ep_0"), "whsec_a", 3)
+        added = await asyncio.gather(
+            *((one, other)[n % 2].desk.add(endpoint(f"ep_{n}"), "whsec_a", 3) for n in range(1, 9))
+        )
+        assert sum(added) == 2
+        assert len(await one.desk.endpoints("local")) == 3
+        assert await one.desk.add(endpoint("ep_9", "another"), "whsec_a", 3)
+
+
+@in_loop
 async def test_endpoint_that_is_removed_gets_nothing_more(opener: Opener) -> None:
     job = make_job(1)
     async with opener.open() as stores:
-        await stores.desk.add(endpoint(), "whsec_a")
+        await stores.desk.add(endpoint(), "whsec_a", 20)
         await stores.rows.record(told(job, started(job)), {})
         assert not await stores.desk.remove("another", "ep_1")
         assert await stores.desk.remove("local", "ep_1")

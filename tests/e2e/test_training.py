@@ -22,7 +22,7 @@ def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
 def test_a_run_is_killed_goes_on_and_ends_with_a_model_that_the_service_can_load(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     first = start(tmp_path, "--seconds", "vae=600")
-    poll(lambda: (tmp_path / "state" / "vae.pt").exists(), within_s=150)
+    poll((tmp_path / "state" / "vae.pt").exists, within_s=150)
     first.send_signal(signal.SIGKILL)
     first.communicate(timeout=10)
     tokenizer = (tmp_path / "tokenizer" / "tokenizer.json").stat().st_mtime_ns

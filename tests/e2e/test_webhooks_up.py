@@ -11,17 +11,17 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from tests.receivers import receiving
 from tests.sample_pictures import picture
 from tests.service import Service, answered, post_picture
 from tests.support import poll
@@ -29,70 +29,6 @@ from tests.support import poll
 ALLOWED = {"SFUMATO_WEBHOOK_ALLOW": "127.0.0.0/8"}
 ROOT = Path(__file__).parents[2]
 JOBS = 12
-
-
-@dataclass
-class Received:
-    """One request as it came."""
-
-    body: bytes
-    headers: dict[str, str]
-    at: float
-
-    @property
-    def event(self) -> dict[str, Any]:
-        parsed: dict[str, Any] = json.loads(self.body)
-        return parsed
-
-    @property
-    def id(self) -> str:
-        return self.headers["webhook-id"]
-
-
-@dataclass
-class Receiver:
-    """Keeps what it was sent; `answer` writes the answer, by default a good one."""
-
-    answer: Callable[[BaseHTTPRequestHandler], None] | None = None
-    got: list[Received] = field(default_factory=list)
-    url: str = ""
-
-    def of(self, job_id: str) -> list[str]:
-        return [each.event["type"] for each in self.got if each.event["data"]["id"] == job_id]
-
-
-@contextmanager
-def receiving(
-    answer: Callable[[BaseHTTPRequestHandler], None] | None = None, address: str = "127.0.0.1"
-) -> Iterator[Receiver]:
-    receiver = Receiver(answer)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            receiver.got.append(Received(body, headers, time.time()))
-            if receiver.answer is not None:
-                try:
-                    receiver.answer(self)
-                except OSError:
-                    self.close_connection = True
-                return
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer((address, 0), Handler)
-    server.daemon_threads = True
-    receiver.url = f"http://{address}:{server.server_address[1]}/hook"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield receiver
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def submit(service: Service, **query: Any) -> str:

@@ -1,13 +1,15 @@
 """A whole gateway over ports in memory: what the HTTP tests talk to, and hands to play the other roles with."""
 
+import asyncio
+import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from fastapi import FastAPI
@@ -15,9 +17,10 @@ from fastapi.testclient import TestClient
 
 from sfumato.config import load_settings
 from sfumato.core.errors import TransientError
-from sfumato.core.events import Alive, Ended, Running, Standing, Started, new_row
+from sfumato.core.events import Alive, Ended, JobEvent, Running, Standing, Started, decode_event, new_row
 from sfumato.core.job import Job, Outcome, Picture, Problem, State
 from sfumato.core.keys import ApiKey, Scope, key_text
+from sfumato.core.ports import RowChange
 from sfumato.gateway.app import create_app
 from sfumato.gateway.context import ObjectStore
 from sfumato.models.registry import Registry
@@ -27,7 +30,7 @@ from tests.memory_webhooks import MemoryWebhooks
 from tests.sample_pictures import picture
 from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryRows, World
 
-__all__ = ["MODEL", "GatewayService", "gateway_service", "problem"]
+__all__ = ["MODEL", "GatewayService", "OpenStream", "gateway_service", "problem"]
 
 MODEL = "quick"
 MODELS = """
@@ -45,8 +48,10 @@ class _Faults:
 
     def __init__(self) -> None:
         self.failing: set[str] = set()
+        self.asked: list[str] = []
 
     async def __call__(self, what: str) -> None:
+        self.asked.append(what)
         if what in self.failing:
             raise TransientError(f"{what} was told to fail")
 
@@ -100,6 +105,17 @@ class GatewayService:
             for job in self.published(slug):
                 self.world.rows.setdefault(job.id, new_row(job))
 
+    def fold(self) -> None:
+        """Do the recorder's work: what the logs hold is in the rows, and in what is told of them."""
+        changes = []
+        for slug in list(self.world.topics):
+            changes += [RowChange(job=job) for job in self.published(slug)]
+            for position, raw in enumerate(self.world.topic(slug).events, 1):
+                if isinstance(event := decode_event(raw), JobEvent):
+                    changes.append(RowChange(event=event, position=position))
+        assert self.client.portal is not None
+        self.client.portal.call(MemoryRows(self.world).record, changes, {})
+
     def end(self, job_id: str, state: State = State.SUCCEEDED, data: bytes = b"the picture") -> Outcome:
         """Do the worker's work: store a picture, decide the outcome, tell it."""
         made = error = None
@@ -131,7 +147,52 @@ class GatewayService:
         """Do the dispatcher's work: tell its standing of a second from now, when it has counted what was accepted."""
         plain: dict[str, Any] = {"slots": 1, "workers": 1, "oldest_created_at": None, "seconds_per_job": 1.0}
         standing = Standing(at=time.time() + 1, waiting=waiting, running=running, **(plain | changes))
-        self.app.state.gateway.live.apply(model, 1, standing)
+        self.app.state.gateway.live.apply(model, 1, standing, time.time())
+
+
+class OpenStream:
+    """A stream of events that is read as it comes, which the test client can't; closed when the block ends."""
+
+    def __init__(self, service: GatewayService, path: str, headers: dict[str, str]) -> None:
+        self._app, self._text, self.ended = service.app, "", False
+        route, _, query = path.partition("?")
+        lines = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        self._scope: dict[str, Any] = {
+            **{"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1"},
+            **{"method": "GET", "scheme": "http", "server": ("testserver", 80), "client": ("testclient", 1)},
+            **{"path": route, "raw_path": route.encode(), "query_string": query.encode(), "root_path": ""},
+            "headers": [(b"host", b"testserver"), *lines],
+        }
+        assert service.client.portal is not None
+        self._portal = service.client.portal
+
+    def __enter__(self) -> Self:
+        self._left = self._portal.call(asyncio.Event)
+        self._task = self._portal.start_task_soon(self._run)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._portal.call(self._left.set)
+        self._task.result(timeout=10)
+
+    async def _run(self) -> None:
+        async def receive() -> dict[str, Any]:
+            await self._left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                assert message["status"] == 200, message
+            self._text += message.get("body", b"").decode()
+
+        await self._app(self._scope, receive, send)
+        self.ended = True
+
+    def events(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """(kind, id, data) of what came so far."""
+        blocks = [block for block in self._text.split("\n\n")[:-1] if not block.startswith(":")]
+        parsed = [dict(line.split(": ", 1) for line in block.splitlines()) for block in blocks]
+        return [(each["event"], each.get("id", ""), json.loads(each["data"])) for each in parsed]
 
 
 def problem(response: Any, status: int, slug: str) -> dict[str, Any]:

@@ -43,12 +43,12 @@ def made(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_a_key_is_made_with_all_that_was_said(capsys: pytest.CaptureFixture[str]) -> None:
     limits = ["--rate", "2.5", "--in-flight", "7", "--per-day", "5000000000000", "--max-priority", "low"]
-    text = made(capsys, "alice", "--scope", "read, admin", "--expires", "90d", *limits)
+    text = made(capsys, "alice", "--scope", "read, admin", "--expires", "90d", "--weight", "2.5", *limits)
 
     (key,) = kept().values()
     assert key.matches(text)
     assert (key.owner, key.scopes, key.max_priority) == ("alice", frozenset((Scope.READ, Scope.ADMIN)), Priority.LOW)
-    assert key.quota == Quota(2.5, 7, 5 * 10**12)
+    assert (key.quota, key.weight) == (Quota(2.5, 7, 5 * 10**12), 2.5)
     assert key.expires_at is not None
     assert abs(key.expires_at - time.time() - 90 * 86_400) < 60
 
@@ -102,6 +102,7 @@ def test_an_unknown_prefix_is_refused_by_name(capsys: pytest.CaptureFixture[str]
         (["alice", "--expires", "0d"], 2, "90d"),
         (["alice", "--rate", "0"], 2, "0.001"),
         (["alice", "--in-flight", "0"], 2, "--in-flight"),
+        (["alice", "--weight", "0"], 2, "0.01"),
         (["alice", "--max-priority", "urgent"], 2, "--max-priority"),
     ],
 )

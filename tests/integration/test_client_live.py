@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import sfumato
 from sfumato.cli import main
 from tests.sample_pictures import picture
 from tests.service import Service
+from tests.support import poll
 
 pytestmark = pytest.mark.server
 
@@ -87,6 +89,61 @@ def test_many_at_once_from_asyncio(service: Service) -> None:
             return await asyncio.gather(*(client.generate(picture(), "quick", timeout_s=60) for _ in range(20)))
 
     assert len(asyncio.run(many())) == 20
+
+
+def test_jobs_are_counted_and_listed_by_time(client: sfumato.Client) -> None:
+    before = datetime.now(UTC)
+    job = client.generate(picture(), "quick", timeout_s=30).job_id
+    poll(lambda: job in [one.id for one in client.jobs(since=before, status="succeeded")])
+    assert client.count_jobs(since=before) == len(list(client.jobs(since=before)))
+    assert job not in [one.id for one in client.jobs(until=before.timestamp(), since="2020-01-01", model_name="quick")]
+    with pytest.raises(sfumato.InvalidRequest, match="since must be before until"):
+        list(client.jobs(since=before, until=before))
+    with pytest.raises(sfumato.InvalidRequest, match="must be a time such as"):
+        client.count_jobs(since="yesterday")
+
+
+def test_webhooks_are_added_rotated_and_removed(client: sfumato.Client) -> None:
+    added = client.add_webhook("https://example.com/hook", ["failed"])
+    assert (added.secret or "").startswith("whsec_")
+    assert [(each.id, each.events, each.secret) for each in client.webhooks()] == [(added.id, ("failed",), None)]
+    rotated = client.rotate_webhook(added, overlap_s=60)
+    assert rotated.secret not in (None, added.secret)
+    client.remove_webhook(added)
+    assert client.webhooks() == ()
+    with pytest.raises(sfumato.InvalidRequest, match="secret"):
+        client.webhook_secrets()  # without a key it is the service's own
+    with pytest.raises(sfumato.NotFound, match="No endpoint has this id"):
+        client.rotate_webhook(added)
+    for wrong in ("http://127.0.0.1/", "ftp://example.com/", ""):
+        with pytest.raises(sfumato.InvalidRequest) as caught:
+            client.add_webhook(wrong)
+        assert caught.value.case == "bad-webhook"
+    with pytest.raises(sfumato.InvalidRequest, match="events"):
+        client.add_webhook("https://example.com/hook", "someday")
+    with pytest.raises(sfumato.InvalidRequest, match="must be some of started"):
+        client.submit(picture(), "quick", webhook_url="https://example.com/hook", webhook_events="someday")
+    with pytest.raises(sfumato.InvalidRequest, match="webhook_url must say where"):
+        client.submit(picture(), "quick", webhook_events="failed")
+
+
+def test_what_was_not_delivered_is_listed_and_sent_again(
+    service: Service, client: sfumato.Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A name that leads nowhere (RFC 2606), so that every attempt fails.
+    hook = "https://receiver.invalid/hook"
+    job = client.submit(picture(), "quick", webhook_url=hook, webhook_events=["succeeded"])
+    (delivery,) = poll(lambda: [each for each in client.deliveries(job_id=job.id) if each.attempts], within_s=30)
+    assert (delivery.event, delivery.state, delivery.url, delivery.endpoint) == ("succeeded", "pending", hook, "job")
+    assert delivery.last_error
+    assert delivery.next_attempt_at
+
+    assert main(["webhooks", "deliveries", "--job", job.id, "--url", service.url]) == 0
+    assert delivery.id in capsys.readouterr().out
+    assert main(["webhooks", "redeliver", delivery.id, "--url", service.url]) == 0
+    assert capsys.readouterr().out == f"{delivery.id} pending\n"
+    assert main(["webhooks", "redeliver", "msg_nothing", "--url", service.url]) == 1
+    assert "No delivery has this id" in capsys.readouterr().err
 
 
 def test_models_tell_what_they_allow(client: sfumato.Client) -> None:

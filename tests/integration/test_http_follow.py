@@ -14,7 +14,7 @@ from sfumato.core.events import Watched, decode_event
 from sfumato.core.job import State, preview_key
 from sfumato.core.scaling import Decided
 from sfumato.gateway import events
-from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
+from tests.integration.gateway_service import MODEL, GatewayService, OpenStream, gateway_service, problem
 from tests.support import job_id, poll
 
 
@@ -155,6 +155,57 @@ def test_lists_are_filtered(service: GatewayService) -> None:
     assert service.client.get("/api/jobs", params={"status": "failed"}).json() == {"jobs": [], "next": None}
 
 
+def test_lists_go_from_since_to_before_until(service: GatewayService) -> None:
+    ids = [service.accepted()["id"] for _ in range(3)]
+    service.record()
+    created = [service.client.get(f"/api/jobs/{job}").json()["created_at"] for job in ids]
+    times = [service.world.rows[job].job.created_at for job in ids]
+
+    def listed(**asked: object) -> list[str]:
+        answer = service.client.get("/api/jobs", params={name: str(value) for name, value in asked.items()})
+        assert answer.status_code == 200, answer.text
+        return [job["id"] for job in answer.json()["jobs"]]
+
+    assert listed(since=times[1]) == ids[:0:-1]
+    assert listed(until=times[1]) == ids[:1]
+    assert listed(since=times[1], until=times[2]) == ids[1:2]
+    assert set(ids[1:]) <= set(listed(since=created[1]))  # to the millisecond, rounded down
+    assert listed(since="2999-01-01") == listed(until="2026-01-01T00:00:00+01:00") == []
+
+
+def test_time_whose_plus_nobody_encoded_is_understood(service: GatewayService) -> None:
+    assert service.client.get("/api/jobs?since=2026-01-01T00:00:00+01:00").status_code == 200
+
+
+def test_count_is_of_all_pages_and_only_when_asked_for(service: GatewayService) -> None:
+    for _ in range(3):
+        service.accepted()
+    service.record()
+    assert service.client.get("/api/jobs", params={"limit": 1, "count": "true"}).json()["count"] == 3
+    assert "count" not in service.client.get("/api/jobs").json()
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ({"since": "yesterday"}, "since is 'yesterday'; it must be a time such as 2026-01-31"),
+        ({"until": "2026-13-01"}, "until is '2026-13-01'; it must be a time such as"),
+        ({"since": "nan"}, "from 1970 to 9999"),
+        ({"since": "-1"}, "from 1970 to 9999"),
+        ({"since": "1e300"}, "from 1970 to 9999"),
+        ({"since": "0001-01-01T00:00:00+23:59"}, "from 1970 to 9999"),
+        ({"since": "2026-01-02", "until": "2026-01-01"}, "since must be before until"),
+        ({"since": "2026-01-02", "until": "2026-01-02"}, "since must be before until"),
+        ({"owner": "a\0b"}, "must not hold the character NUL"),
+        ({"count": "many"}, "count is 'many'"),
+    ],
+)
+def test_bad_times_and_names_are_told_with_what_would_do(
+    service: GatewayService, query: dict[str, str], says: str
+) -> None:
+    assert says in problem(service.client.get("/api/jobs", params=query), 422, "invalid-parameters")["detail"]
+
+
 @pytest.mark.parametrize(
     ("query", "status", "slug"),
     [
@@ -206,6 +257,7 @@ def test_a_deleted_job_leaves_a_tombstone_and_no_picture(service: GatewayService
     answer = service.accepted()
     service.record()
     service.end(answer["id"])
+    service.world.blobs[preview_key(answer["id"])] = (b"left by a worker that was killed", 0.0)
     assert service.client.delete(f"/api/jobs/{answer['id']}").status_code == 204
     assert not service.world.blobs
     assert answer["id"] in service.world.outcomes
@@ -343,7 +395,7 @@ def test_job_accepted_elsewhere_is_followed_from_before_it_is_recorded(service: 
     # As on another gateway than the one that accepted it.
     service.app.state.gateway.live.forget(answer["id"])
     threading.Timer(0.4, service.start, [answer["id"]]).start()
-    threading.Timer(0.8, service.record).start()
+    threading.Timer(0.8, service.fold).start()
     threading.Timer(1.2, service.end, [answer["id"]]).start()
 
     stream = service.client.get(answer["events_url"])
@@ -351,10 +403,25 @@ def test_job_accepted_elsewhere_is_followed_from_before_it_is_recorded(service: 
     assert _events(stream.text) == [("0", "queued"), ("1", "started"), ("2", "final")]
 
 
+def test_what_happened_before_the_client_came_is_told_though_it_was_recorded_after(service: GatewayService) -> None:
+    answer = service.accepted()
+    service.record()
+    service.app.state.gateway.live.forget(answer["id"])  # as on another gateway than the one that accepted it
+    service.start(answer["id"])
+    threading.Timer(0.4, service.end, [answer["id"]]).start()
+    threading.Timer(0.8, service.fold).start()
+
+    stream = service.client.get(answer["events_url"])
+
+    told = [event for event in _events(stream.text) if event[0]]
+    assert told == [("0", "queued"), ("1", "started"), ("2", "final")]
+
+
 def test_row_that_lags_behind_what_was_told_repeats_nothing(
     service: GatewayService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(events, "LAGS_S", 0.0)
     answer = service.accepted()
     service.record()
     service.app.state.gateway.live.forget(answer["id"])
@@ -366,6 +433,7 @@ def test_row_that_lags_behind_what_was_told_repeats_nothing(
 
     assert _events(stream.text) == [
         ("0", "queued"),
+        ("", "waiting"),
         ("1", "started"),
         ("2", "started"),
         ("", "progress"),
@@ -382,6 +450,21 @@ def test_events_show_progress_while_it_runs(service: GatewayService) -> None:
     service.end_soon(answer["id"])
     kinds = [kind for _, kind in _events(service.client.get(answer["events_url"]).text)]
     assert kinds == ["queued", "started", "progress", "final"]
+
+
+def test_events_tell_a_waiting_job_its_place_as_it_changes(service: GatewayService) -> None:
+    answer = service.accepted()
+    first, job_id = "00000000-0000-7000-8000-00000000abcd", answer["id"]
+    with OpenStream(service, answer["events_url"].partition("testserver")[2], {}) as told:
+        poll(lambda: _places(told) == [1])  # by its owner's jobs alone, before the dispatcher told anything
+        for front in ((first, job_id), (first, job_id), (job_id,)):
+            service.stand(waiting=2, front=front, front_costs=(1,) * len(front))
+            poll(lambda front=front: _places(told)[-1:] == [front.index(job_id) + 1])  # type: ignore[misc]
+        assert _places(told) == [1, 2, 1]
+
+
+def _places(stream: OpenStream) -> list[int]:
+    return [data["position"] for kind, _, data in stream.events() if kind == "waiting"]
 
 
 def test_previews_come_to_who_asks_for_them_and_are_asked_of_the_worker(service: GatewayService) -> None:

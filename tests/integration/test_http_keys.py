@@ -119,6 +119,12 @@ def test_a_priority_over_the_keys_is_forbidden_and_the_default_gives_way(service
     assert [str(job.priority) for job in service.published()] == ["low", "low"]
 
 
+def test_a_job_carries_the_weight_of_the_key_it_came_with(service: GatewayService) -> None:
+    for headers in (service.key("alice", weight=3.0), service.key("bob")):
+        service.accepted(headers=headers)
+    assert [job.weight for job in service.published()] == [3.0, 1.0]
+
+
 def test_a_revoked_key_is_refused_after_the_next_reading(service: GatewayService) -> None:
     alice = service.key()
     assert service.client.get("/api/jobs", headers=alice).status_code == 200
@@ -235,3 +241,47 @@ def test_the_openapi_document_says_where_a_key_goes(service: GatewayService) -> 
         path for path, item in described["paths"].items() if any(each.get("security") == [] for each in item.values())
     }
     assert unsecured == OPEN & described["paths"].keys()
+
+
+@pytest.mark.parametrize(
+    ("told", "foreign"),
+    [
+        ({}, False),
+        ({"Origin": "https://evil.example"}, True),
+        ({"Origin": "null"}, True),
+        ({"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, True),
+        ({"Origin": "http://testserver"}, False),
+        ({"Origin": "https://pictures.example"}, False),
+        ({"Origin": "http://localhost:3000", "Sec-Fetch-Site": "same-site"}, False),
+    ],
+)
+@pytest.mark.parametrize("auth", ["auto", "open"])
+def test_a_page_of_another_site_changes_nothing_on_an_open_service(
+    tmp_path: Path, auth: str, told: dict[str, str], foreign: bool
+) -> None:
+    with gateway_service(tmp_path, auth=auth, public_url="https://pictures.example") as service:
+        if foreign:
+            problem(service.submit(headers=told), 403, "foreign-page")
+            added = service.client.post("/api/webhooks/endpoints", json={"url": "https://evil.example/"}, headers=told)
+            problem(added, 403, "foreign-page")
+            assert (service.webhooks.made, service.world.blobs) == ({}, {})
+        else:
+            service.accepted(headers=told)
+        assert service.client.get("/api/jobs", headers=told).status_code == 200
+
+
+def test_a_page_of_another_site_that_has_a_key_is_served(service: GatewayService) -> None:
+    service.accepted(headers=service.key() | {"Origin": "https://shop.example", "Sec-Fetch-Site": "cross-site"})
+
+
+def test_keys_that_nobody_can_read_are_our_fault_and_open_nothing(
+    service: GatewayService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreadable() -> None:
+        raise ValueError("'paint' is no scope")
+
+    monkeypatch.setattr(service.keys, "keys", unreadable)
+    service.app.state.gateway.keyring._keys = None
+    service.app.state.gateway.keyring._asked_at = float("-inf")
+    told = problem(service.client.get("/api/jobs", headers=bearer(key_text(os.urandom(37)))), 500, "internal-error")
+    assert "paint" not in str(told)

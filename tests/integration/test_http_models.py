@@ -60,9 +60,9 @@ def test_model_is_served_when_its_folder_is_there_again(service: GatewayService,
 def test_trouble_of_a_worker_is_shown_until_one_lives(service: GatewayService) -> None:
     live = service.app.state.gateway.live
     now = service.app.state.gateway.clock()
-    live.apply("quick", 1, Alive(at=now, worker="w", slots=0, lanes=(), draining=True, trouble="no unet"))
+    live.apply("quick", 1, Alive(at=now, worker="w", slots=0, lanes=(), draining=True, trouble="no unet"), now)
     broken = shown(service, "quick")
-    live.apply("quick", 2, Alive(at=now, worker="x", slots=1, lanes=(0,)))
+    live.apply("quick", 2, Alive(at=now, worker="x", slots=1, lanes=(0,)), now)
 
     assert (broken["state"], broken["trouble"]) == ("broken", "no unet")
     assert (shown(service, "quick")["state"], shown(service, "quick")["trouble"]) == ("ready", None)

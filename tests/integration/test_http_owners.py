@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sfumato.core.job import State
+from sfumato.core.webhooks import owners_secret
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
 from tests.sample_pictures import picture
 
@@ -171,12 +172,14 @@ def test_the_same_idempotency_key_of_two_owners_is_two_jobs(service: GatewayServ
 
 def test_an_admins_retry_is_the_admins_job(service: GatewayService) -> None:
     boss = service.key("boss", "admin")
-    job_id = service.accepted(headers=service.key("alice"))["id"]
+    hook = "https://alice.example.com/"
+    job_id = service.accepted(headers=service.key("alice"), webhook_url=hook)["id"]
     service.record()
     service.client.post(f"/api/jobs/{job_id}/cancel", headers=boss)
     again = service.client.post(f"/api/jobs/{job_id}/retry", headers=boss | {"Idempotency-Key": "k"})
     assert again.status_code == 202
-    assert {job.id: job.owner for job in service.published()} == {job_id: "alice", again.json()["id"]: "boss"}
+    told = {job.id: (job.owner, job.webhook_url) for job in service.published()}
+    assert told == {job_id: ("alice", hook), again.json()["id"]: ("boss", "")}
 
 
 def test_a_stream_that_began_goes_on_when_its_key_is_revoked(service: GatewayService) -> None:
@@ -230,3 +233,23 @@ def test_key_that_may_only_read_adds_no_webhook(service: GatewayService) -> None
         "/api/webhooks/endpoints", json={"url": "https://receiver.example.com/"}, headers=reader
     )
     problem(answer, 403, "forbidden")
+
+
+def test_each_owner_has_another_secret_for_single_jobs(service: GatewayService) -> None:
+    def secrets(*key: str) -> Any:
+        answer = service.client.post("/api/webhooks/secrets", headers=service.key(*key))
+        assert answer.headers["cache-control"] == "no-store"
+        return answer.json()["secrets"]
+
+    kept = service.app.state.gateway.webhook_secrets
+    assert secrets("alice") == secrets("alice") == [owners_secret(kept[0], "alice")]
+    assert secrets("alice") != secrets("bob")
+    for key in (("local",), ("alice", "read")):
+        answer = service.client.post("/api/webhooks/secrets", headers=service.key(*key))
+        problem(answer, 403, "forbidden")
+        assert kept[0] not in answer.text
+
+
+def test_where_no_key_is_needed_nobody_is_told_the_secret(tmp_path: Path) -> None:
+    with gateway_service(tmp_path) as service:
+        problem(service.client.post("/api/webhooks/secrets"), 403, "forbidden")

@@ -7,11 +7,16 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import Request
 
-from sfumato.core.events import Ended, advance
+from sfumato.core.events import Ended, advance, new_row
 from sfumato.core.keys import Quota
+from sfumato.gateway.submit import SubmitRoutes
+from sfumato.gateway.uploads import Form
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
+from tests.metrics import value
 from tests.sample_pictures import picture
+from tests.support import job_id, make_job
 
 
 @pytest.fixture
@@ -45,6 +50,33 @@ def test_jobs_in_flight_are_limited_until_one_ends(service: GatewayService) -> N
     service.world.rows[first] = advance(service.world.rows[first], ended, 9)  # the recorder's work
     service.app.state.gateway.quotas._owners["alice"].read_at = float("-inf")
     service.accepted(headers=alice)
+
+
+def test_refusals_are_counted_by_what_was_used_up(service: GatewayService) -> None:
+    def counted(policy: str) -> float:
+        return value(service.client.get("/metrics").text, f'sfumato_quota_refusals_total{{policy="{policy}"}}') or 0.0
+
+    before = {policy: counted(policy) for policy in ("requests", "jobs-in-flight", "pixel-steps")}
+    for quota in (Quota(rate=0.1), Quota(in_flight=1), Quota(per_day=2**23)):
+        key = service.key(str(quota.rate or quota.in_flight or "day"), quota=quota)
+        while service.submit(headers=key, num_inference_steps=50, strength=1.0).status_code == 202:
+            pass
+    assert {policy: counted(policy) for policy in before} == {policy: count + 1 for policy, count in before.items()}
+
+
+def test_what_other_gateways_took_while_a_slow_body_came_is_counted(
+    service: GatewayService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, receive = service.key(quota=Quota(in_flight=1)), SubmitRoutes._receive
+
+    async def slowly(routes: SubmitRoutes, request: Request) -> Form:
+        service.world.rows[job_id(1)] = new_row(make_job(1, owner="alice"))
+        service.app.state.gateway.quotas._owners["alice"].read_at -= 60.0
+        return await receive(routes, request)
+
+    monkeypatch.setattr(SubmitRoutes, "_receive", slowly)
+    problem(service.submit(headers=alice), 429, "quota-exceeded")
+    assert service.published() == []
 
 
 def test_every_way_to_submit_is_limited(service: GatewayService) -> None:

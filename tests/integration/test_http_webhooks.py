@@ -29,6 +29,13 @@ def test_webhook_travels_with_the_job_and_the_address_it_was_submitted_at(servic
     assert job.link_base == "http://testserver"
 
 
+def test_host_that_no_name_is_as_long_as_is_kept_with_no_job(service: GatewayService) -> None:
+    links = service.accepted(webhook_url=URL, headers={"Host": "x" * 30_000})
+
+    assert len(service.published()[0].link_base) < 100
+    assert len(links["status_url"]) < 300
+
+
 def test_retry_tells_the_same_address(service: GatewayService) -> None:
     answer = service.accepted(webhook_url=URL, webhook_events="failed")
     service.end(answer["id"])

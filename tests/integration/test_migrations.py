@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -17,8 +18,13 @@ from sqlalchemy import create_engine, inspect
 
 import sfumato.storage
 from sfumato.core.errors import UnusableStore
+from sfumato.core.events import JobRow, new_row
+from sfumato.core.keys import Usage
 from sfumato.storage.database import Database
+from sfumato.storage.jobs import SqlJobs
+from sfumato.storage.keys import SqlKeys
 from sfumato.storage.tables import REVISION, metadata
+from tests.support import NOW, make_job
 
 
 async def _open(path: Path) -> None:
@@ -67,6 +73,37 @@ def test_fresh_database_is_ready_at_once(tmp_path: Path) -> None:
 
     # Usually below 0.1 s; the bound leaves room for a busy machine.
     assert time.perf_counter() - begin < 1.0
+
+
+def test_database_from_before_there_were_keys_keeps_its_jobs(tmp_path: Path) -> None:
+    path, row = tmp_path / "older.sqlite", new_row(make_job(1))
+    config = Config()
+    config.set_main_option("script_location", str(Path(sfumato.storage.__file__).parent / "migrations"))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        old = ("id", "owner", "model", "priority", "state", "cost", "created_at", "due_at")
+        values = (row.id, "local", "m", 1, "queued", 7, NOW, NOW)
+        names, marks = ", ".join((*old, "row")), ", ".join("?" * 9)
+        connection.exec_driver_sql(f"INSERT INTO jobs ({names}) VALUES ({marks})", (*values, row.model_dump_json()))  # noqa: S608 - our own names
+    engine.dispose()
+
+    async def opened() -> tuple[JobRow | None, Usage]:
+        async with Database.open(path) as database:
+            return await SqlJobs(database).get(row.id), await SqlKeys(database).usage("local", 0.0, [row.id])
+
+    assert asyncio.run(opened()) == (row, Usage(1, 7, frozenset([row.id])))
+
+
+def test_what_an_owner_spent_is_read_from_an_index_alone(tmp_path: Path) -> None:
+    path = tmp_path / "rows.sqlite"
+    open_once(path)
+    with closing(sqlite3.connect(path)) as connection:
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN SELECT coalesce(sum(cost), 0) FROM jobs WHERE owner = ? AND created_at >= ?", ("o", 0.0)
+        ).fetchall()
+    assert "COVERING INDEX jobs_spent" in plan[0][3]
 
 
 def test_many_processes_open_a_fresh_database_at_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from sfumato.net.addresses import Allowed
 from sfumato.net.fetcher import Answer, Fetcher, Unreachable
+from sfumato.net.resolver import MOST_LOOKUPS, system_resolver
 from sfumato.net.targets import RefusedUrl
 
 LOOPBACK = Allowed.parse("127.0.0.0/8")
@@ -177,6 +179,32 @@ def test_headers_without_end_are_not_read_without_end() -> None:
         run(endless)
 
 
+@pytest.mark.parametrize(
+    ("head", "again", "status"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1;" + b"e" * 60 + b"\r\nx\r\n", 200),
+    ],
+)
+def test_what_only_costs_time_to_read_is_not_read_for_long(head: bytes, again: bytes, status: int | None) -> None:
+    sent = 0
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(head)
+        while True:
+            writer.write(again * 1000)
+            await writer.drain()
+            sent += len(again) * 1000
+
+    if status is None:
+        with pytest.raises(Unreachable, match=r"HTTP/1\.1"):
+            run(endless, limit_bytes=1000)
+    else:
+        assert run(endless, limit_bytes=1000).status == status
+    assert sent < 20_000_000  # what the two sockets hold
+
+
 def test_name_that_is_never_answered_ends_in_time() -> None:
     async def hang(host: str, port: int) -> Sequence[str]:
         await asyncio.Event().wait()
@@ -216,3 +244,15 @@ def test_certificate_must_be_for_the_name_and_from_somebody_known(tmp_path: Path
     for host, tls in (("another.example", knows), ("receiver.example", None)):
         with pytest.raises(Unreachable, match="TLS failed"):
             asyncio.run(go(host, tls))
+
+
+def test_look_up_that_gets_no_thread_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(MOST_LOOKUPS + 1):
+            with pytest.raises(OSError, match="too many names"):
+                asyncio.run(system_resolver("localhost", 80))
+    assert asyncio.run(system_resolver("localhost", 80))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sfumato.core.params import Shape
-from sfumato.engine.batcher import Batcher, Call
+from sfumato.engine.batcher import Batcher, Call, Whose
 
 SHAPES = [Shape(64, 64), Shape(96, 48), Shape(48, 96)]
 
@@ -34,11 +34,12 @@ class Batching(RuleBasedStateMachine):
         rows=st.integers(1, 2),
         steps=st.integers(1, 5),
         urgent=st.sampled_from([False, False, True]),
+        whose=st.tuples(st.sampled_from(["ann", "bob"]), st.sampled_from([0.01, 1.0, 3.0])),
     )
-    def arrive(self, shape: Shape, rows: int, steps: int, urgent: bool) -> None:
+    def arrive(self, shape: Shape, rows: int, steps: int, urgent: bool, whose: tuple[str, float]) -> None:
         self.count += 1
         job = Job(f"job {self.count}", shape, rows, steps, urgent)
-        self.batcher.add(job.key, shape, rows, urgent=urgent)
+        self.batcher.add(job.key, shape, rows, urgent=urgent, whose=Whose(*whose))
         self.jobs.append(job)
 
     @precondition(lambda self: self.jobs)

@@ -20,7 +20,7 @@ steps = st.lists(
 def test_each_job_goes_exactly_once_or_is_removed_and_never_before_its_time(
     steps: list[object], weights: dict[str, float]
 ) -> None:
-    order, now, waiting = Order(weights), 0.0, dict[str, float]()
+    order, now, waiting = Order(), 0.0, dict[str, float]()
     for number, step in enumerate(steps):
         match step:
             case "take":
@@ -33,7 +33,7 @@ def test_each_job_goes_exactly_once_or_is_removed_and_never_before_its_time(
                 order.remove(f"{place}")
                 waiting.pop(f"{place}", None)
             case (str(owner), Priority() as priority, int(cost), float(not_before)):
-                order.add(Ticket(f"{number}", owner, priority, cost, number, not_before))
+                order.add(Ticket(f"{number}", owner, priority, cost, number, not_before, weights.get(owner, 1.0)))
                 waiting[f"{number}"] = not_before
         assert len(order) == len(waiting)
     assert sorted(order.front(now, 1_000)) == sorted(waiting)
@@ -43,9 +43,9 @@ def test_each_job_goes_exactly_once_or_is_removed_and_never_before_its_time(
 def test_the_forecast_is_what_comes(
     waiting: list[tuple[str, Priority, int, float]], taken: int, weights: dict[str, float]
 ) -> None:
-    order = Order(weights)
+    order = Order()
     for number, (owner, priority, cost, _) in enumerate(waiting):
-        order.add(Ticket(f"{number}", owner, priority, cost, number))
+        order.add(Ticket(f"{number}", owner, priority, cost, number, weight=weights.get(owner, 1.0)))
     for _ in range(taken):
         order.take(0.0)
     forecast = order.front(0.0, len(order))
@@ -61,12 +61,12 @@ def test_the_forecast_is_what_comes(
 def test_owners_who_both_wait_stay_within_one_job_of_their_shares(
     costs: list[tuple[int, int]], weights: dict[str, float], taken: int
 ) -> None:
-    order, cost_of = Order(weights), dict[str, int]()
+    order, cost_of = Order(), dict[str, int]()
     for number, pair in enumerate(costs):
         for owner, cost in zip(("ann", "bob"), pair, strict=True):
             job_id = f"{owner} {number}"
             cost_of[job_id] = cost
-            order.add(Ticket(job_id, owner, Priority.NORMAL, cost, number))
+            order.add(Ticket(job_id, owner, Priority.NORMAL, cost, number, weight=weights[owner]))
     served: Counter[str] = Counter()
     for job_id in order.front(0.0, taken):
         served[job_id.split()[0]] += cost_of[job_id]

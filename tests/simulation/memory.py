@@ -8,12 +8,23 @@ nothing.
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from sfumato.core.errors import AlreadyExists, Deposed, NotFound
-from sfumato.core.events import Event, JobEvent, JobRow, Unreadable, advance, decode_event, decode_job, new_row
+from sfumato.core.events import (
+    Event,
+    JobEvent,
+    JobRow,
+    Lifecycle,
+    Unreadable,
+    advance,
+    decode_event,
+    decode_job,
+    new_row,
+)
 from sfumato.core.job import DeadLetter, Job, Outcome, State, Work
+from sfumato.core.news import News, Place, Settled
 from sfumato.core.ports import Batch, BlobHead, JobPage, JobQuery, Lead, Logged, Received, RowChange
 
 __all__ = ["MemoryBlobs", "MemoryBroker", "MemoryOutcomes", "MemoryRows", "World"]
@@ -51,6 +62,8 @@ class World:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     rows: dict[str, JobRow] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
+    news: list[tuple[Place, Lifecycle]] = field(default_factory=list)
+    news_gone: int = 0
     early: dict[str, list[tuple[int, JobEvent]]] = field(default_factory=dict)
     parked: list[tuple[str, int, str]] = field(default_factory=list)
     cursors: dict[str, str] = field(default_factory=dict)
@@ -334,15 +347,26 @@ class MemoryRows:
         await self._world.io("row")
         return None if job_id in self._world.hidden else self._world.rows.get(job_id)
 
-    async def list(self, query: JobQuery) -> JobPage:
-        rows = [
+    async def count(self, query: JobQuery) -> int:
+        return len(self._matching(query))
+
+    def _matching(self, query: JobQuery) -> "list[JobRow]":
+        return [
             row
             for row in self._world.rows.values()
             if row.id not in self._world.hidden
             and query.owner in (None, row.job.owner)
             and query.model in ("", row.job.model)
             and query.state in (None, row.state)
-            and (not query.cursor or (row.job.created_at, row.id) < self._place(query.cursor))
+            and (query.since is None or row.job.created_at >= query.since)
+            and (query.until is None or row.job.created_at < query.until)
+        ]
+
+    async def list(self, query: JobQuery) -> JobPage:
+        rows = [
+            row
+            for row in self._matching(query)
+            if not query.cursor or (row.job.created_at, row.id) < self._place(query.cursor)
         ]
         rows.sort(key=lambda row: (row.job.created_at, row.id), reverse=True)
         more = len(rows) > query.limit
@@ -355,12 +379,28 @@ class MemoryRows:
         return float(at), job_id
 
     async def ahead(self, job: Job) -> int:
-        key = (job.priority.rank, job.created_at)
+        alike = (job.model, job.owner, job.priority)
         waiting = (row.job for row in self._world.rows.values() if row.state is State.QUEUED)
-        return sum(other.model == job.model and (other.priority.rank, other.created_at) < key for other in waiting)
+        same = (other for other in waiting if (other.model, other.owner, other.priority) == alike)
+        return sum(other.created_at < job.created_at for other in same)
 
     async def forget(self, job_id: str) -> None:
         self._world.hidden.add(job_id)
+
+    async def settled(self) -> Settled:
+        await self._world.io("settled")
+        return Settled(self._world.news_gone, self._world.news[-1][0].number if self._world.news else 0)
+
+    async def news(self, after: Place, last: int, owners: Collection[str] | None, limit: int) -> Sequence[News]:
+        await self._world.io("news")
+        found = [
+            News(place, line, row)
+            for place, line in self._world.news
+            if after < place and place.number <= last
+            if (row := self._world.rows.get(place.job_id)) is not None and place.job_id not in self._world.hidden
+            if owners is None or row.job.owner in owners
+        ]
+        return found[:limit]
 
     async def cursors(self) -> dict[str, str]:
         await self._world.io("cursors")
@@ -379,6 +419,7 @@ class MemoryRows:
     def _create(self, job: Job) -> None:
         if job.id not in self._world.rows:
             self._world.rows[job.id] = new_row(job)
+            self._tell(job.id)
             for position, event in self._world.early.pop(job.id, []):
                 self._fold(event, position)
 
@@ -387,7 +428,13 @@ class MemoryRows:
         if row is None:
             self._world.early.setdefault(event.job_id, []).append((position, event))
         else:
-            self._world.rows[event.job_id] = advance(row, event, position)
+            self._world.rows[event.job_id] = after = advance(row, event, position)
+            if after.events is not row.events:
+                self._tell(event.job_id)
+
+    def _tell(self, job_id: str) -> None:
+        line = self._world.rows[job_id].events[-1]
+        self._world.news.append((Place(len(self._world.news) + 1, job_id, line.position), line))
 
     async def park(self, log: str, position: int, message: Unreadable) -> None:
         await self._world.io("park")

@@ -1,7 +1,7 @@
 import pytest
 
 from sfumato.core.params import Shape
-from sfumato.engine.batcher import Batcher, Call
+from sfumato.engine.batcher import Batcher, Call, Whose
 
 SQUARE = Shape(64, 64)
 WIDE = Shape(96, 48)
@@ -121,6 +121,39 @@ def test_ordinary_job_that_rides_along_was_not_left_out() -> None:
     calls = [call.keys for _ in range(6) if (call := batcher.next())]
 
     assert calls == [("urgent", "old")] * 6
+
+
+def test_newcomer_rides_at_once_beside_all_that_another_owner_put_in() -> None:
+    batcher = Batcher(3)
+    for key in "abcdef":
+        batcher.add(key, SQUARE, 1, whose=Whose("flood"))
+    batcher.add("single", SQUARE, 1, whose=Whose("ann"))
+
+    assert batcher.next() == Call(SQUARE, ("a", "single", "b"))
+    batcher.remove("single")
+    assert batcher.next() == Call(SQUARE, ("a", "b", "c"))
+
+
+def test_owner_of_more_weight_has_more_turns() -> None:
+    batcher = Batcher(4)
+    for key in "abcd":
+        batcher.add(key, SQUARE, 1, whose=Whose("ann"))
+    for key in "efgh":
+        batcher.add(key, SQUARE, 1, whose=Whose("bob", weight=3.0))
+
+    assert batcher.next() == Call(SQUARE, ("a", "e", "f", "g"))
+
+
+def test_oldest_job_leads_however_many_owners_come() -> None:
+    batcher = Batcher(2)
+    for key in "ab":
+        batcher.add(key, SQUARE, 1, whose=Whose("flood"))
+    for key in "cdef":
+        batcher.add(key, SQUARE, 1, whose=Whose(key))
+
+    assert batcher.next() == Call(SQUARE, ("a", "c"))
+    batcher.remove("a")
+    assert batcher.next() == Call(SQUARE, ("b", "c"))
 
 
 def test_lowered_cap_holds_for_its_shape_alone() -> None:

@@ -38,7 +38,7 @@ def test_every_verb_has_its_section() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_has_its_row(verb: str) -> None:
-    shown = re.findall(r"^\| `(--[a-z0-9-]+)` \|", sections()[verb], re.MULTILINE)
+    shown = re.findall(r"^\| `(--?[a-z0-9-]+)` \|", sections()[verb], re.MULTILINE)
     options = [
         name
         for option in VERBS[verb].params

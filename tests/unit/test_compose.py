@@ -94,7 +94,7 @@ def test_file_systems_are_read_only(service: dict[str, Any]) -> None:
 
 @each_service
 def test_no_password_stands_in_a_file(service: dict[str, Any]) -> None:
-    secret = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|DATABASE_URL")
+    secret = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|DATABASE_URL|RATES_URL")
     values = [value for name, value in service.get("environment", {}).items() if secret.search(name)]
     assert all(re.search(r"\$\{\w+:\?run make env\}", value) for value in values)
 
@@ -123,6 +123,18 @@ def test_every_volume_is_used_and_every_mounted_file_is_there() -> None:
 
     assert {name for name in mounted if not name.startswith(".")} == volumes
     assert [name for name in mounted if name.startswith(".") and not (ROOT / name).is_file()] == []
+
+
+# Valkey
+
+
+def test_valkey_is_reached_from_inside_alone_by_who_knows_its_password_and_never_grows() -> None:
+    service, gateway = SERVICES["valkey"], SERVICES["gateway"]
+    assert "ports" not in service
+    assert service["mem_limit"] == "128m"
+    assert "maxmemory 64mb" in service["command"][-1]
+    assert gateway["environment"]["SFUMATO_RATES_URL"].endswith("@valkey:6379")
+    assert "valkey" not in gateway["depends_on"]  # it may be away at any time
 
 
 # nginx

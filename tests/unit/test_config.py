@@ -43,6 +43,13 @@ def test_database_address_must_be_one_of_postgresql_and_is_never_shown() -> None
     assert "s3cret" not in repr(load_settings(database_url="postgresql://user:s3cret@host/rows"))
 
 
+def test_address_of_the_rates_must_be_one_of_valkey_and_is_never_shown() -> None:
+    with pytest.raises(BadSettings, match=r"SFUMATO_RATES_URL: .*must begin with valkey://") as refused:
+        load_settings(rates_url="http://:s3cret@host")
+    assert "s3cret" not in str(refused.value)
+    assert "s3cret" not in repr(load_settings(rates_url="rediss://:s3cret@host"))
+
+
 def test_rows_are_in_the_data_folder_unless_a_database_is_named(tmp_path: Path) -> None:
     url = "postgresql://user:s3cret@host/rows"
     assert load_settings(data_dir=tmp_path).rows_address == tmp_path / "rows.sqlite"

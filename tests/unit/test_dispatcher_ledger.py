@@ -473,6 +473,8 @@ def test_standing_tells_what_waits_runs_and_goes_next() -> None:
     standing = model.ledger.standing(NOW)
     assert (standing.waiting, standing.running, standing.slots, standing.workers) == (2, 2, 2, 1)
     assert standing.front == (job_id(2), job_id(3))
+    (share,) = standing.shares
+    assert (share.owner, sum(share.jobs), share.running) == ("local", 2, 2)
     assert standing.oldest_created_at == NOW + 2
 
 

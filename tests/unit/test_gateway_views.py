@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfumato.core.events import Alive, Running, Standing, new_row
+from sfumato.core.events import Alive, Running, Share, Standing, new_row
 from sfumato.core.job import State
 from sfumato.gateway.live import Waiting
-from sfumato.gateway.views import Estimate, backlog_s, estimate, model_json, retry_after_s, rfc3339
+from sfumato.gateway.places import Place
+from sfumato.gateway.views import Estimate, backlog_s, estimate, estimate_running, model_json, retry_after_s, rfc3339
 from sfumato.models.registry import Registry
 from tests.support import NOW, job_id, make_job
 
@@ -29,44 +30,62 @@ STANDING = Standing(
     cost_per_s=COST / 2,
 )
 
+SECOND = Place(1, 8.0 * COST)
+
 
 def test_what_goes_before_counts_by_its_cost() -> None:
-    # Half of what runs (2), the one before (8) and its own (1), at half a job a second.
-    assert estimate(WAITING, 1, STANDING, None, NOW) == Estimate(2, 22.0)
+    # Half of one that runs (1), the one before (8) and its own on one of two slots (2), at half a job a second.
+    assert estimate(WAITING, SECOND, STANDING, 2, NOW) == Estimate(2, 22.0)
 
 
-def test_behind_the_front_the_mean_cost_counts() -> None:
-    far = new_row(make_job(9))
-    assert estimate(far, 6, STANDING, None, NOW) == Estimate(7, 2.0 * (2 + 6 * 3 + 1))
+def test_a_job_that_finds_a_free_slot_waits_for_nobody() -> None:
+    free = STANDING.model_copy(update={"running": 1, "running_cost": COST})
+    assert estimate(WAITING, Place(0, 0.0), free, 2, NOW) == Estimate(1, 4.0)
+
+
+def test_a_job_shares_its_worker_with_a_call_of_others_or_with_all_that_go_before_it_there() -> None:
+    wide = STANDING.model_copy(update={"slots": 16, "running": 16, "running_cost": 16 * COST})
+    # Half of the call that runs, and its own in each call of four, or after the others of its owner.
+    assert estimate(WAITING, Place(0, 0.0, beside=1), wide, 4, NOW).eta_s == 2 * (2 + 4)
+    assert estimate(WAITING, Place(0, 0.0, beside=16), wide, 4, NOW).eta_s == 2 * (2 + 16)
 
 
 def test_nobody_knows_when_without_a_dispatcher_or_a_job_done() -> None:
     unmeasured = STANDING.model_copy(update={"cost_per_s": None})
     for standing in (None, unmeasured):
-        assert estimate(WAITING, 4, standing, None, NOW) == Estimate(5, None)
-        assert estimate(RUNNING, 0, standing, None, NOW) == Estimate(0, None)
+        assert estimate(WAITING, Place(4, 4.0), standing, 2, NOW) == Estimate(5, None)
+        assert estimate_running(RUNNING, standing, None, 2) == Estimate(0, None)
         assert backlog_s(Waiting(5, 5), standing) is None
 
 
 def test_first_job_of_a_model_without_workers_waits_for_one_to_start() -> None:
-    asleep = STANDING.model_copy(update={"workers": 0, "running": 0, "running_cost": 0, "cold_start_s": 12.5})
-    assert estimate(WAITING, 0, asleep, None, NOW).eta_s == 12.5 + 2 * (8 + 1)
+    nobody = {"workers": 0, "slots": 0, "running": 0, "running_cost": 0}
+    asleep = STANDING.model_copy(update=nobody | {"cold_start_s": 12.5})
+    assert estimate(WAITING, SECOND, asleep, 2, NOW).eta_s == 12.5 + 2 * (8 + 1)
     assert backlog_s(Waiting(1, COST), asleep) == 12.5 + 2.0
 
 
 def test_workers_that_came_since_the_pace_was_measured_count() -> None:
     grown = STANDING.model_copy(update={"workers": 4, "worker_cost_per_s": COST / 2})
-    assert estimate(WAITING, 1, grown, None, NOW).eta_s == pytest.approx(22.0 / 4)
+    assert estimate(WAITING, SECOND, grown, 2, NOW).eta_s == pytest.approx(22.0 / 4)
 
 
 def test_a_retry_does_not_begin_before_its_time() -> None:
     row = WAITING.model_copy(update={"not_before": NOW + 200})
-    assert estimate(row, 0, STANDING, None, NOW).eta_s == 200
+    assert estimate(row, Place(0, 0.0), STANDING, 2, NOW).eta_s == 200
 
 
 def test_a_running_job_shares_the_pace_with_what_runs_beside_it() -> None:
     progress = Running(job_id=RUNNING.id, attempt=0, delivery=0, step=3, steps=4)
-    assert estimate(RUNNING, 0, STANDING, progress, NOW) == Estimate(0, 2.0)
+    assert estimate_running(RUNNING, STANDING, progress, 2) == Estimate(0, 2.0)
+
+
+def test_a_running_job_waits_only_for_its_turns_beside_another_owners_flood() -> None:
+    shares = (Share(owner="flood", running=15), Share(owner="local", running=1))
+    wide = STANDING.model_copy(update={"slots": 16, "running": 16, "running_cost": 16 * COST, "shares": shares})
+    assert estimate_running(RUNNING, wide, None, 4).eta_s == 2 * 4
+    flood = RUNNING.model_copy(update={"job": RUNNING.job.model_copy(update={"owner": "flood"})})
+    assert estimate_running(flood, wide, None, 4).eta_s == 2 * 16
 
 
 @given(
@@ -78,7 +97,7 @@ def test_a_running_job_shares_the_pace_with_what_runs_beside_it() -> None:
 def test_an_estimate_is_never_0_while_jobs_wait(ahead: int, waiting: int, cost: int, cost_per_s: float) -> None:
     told = {"waiting": waiting, "waiting_cost": waiting * cost, "running_cost": 0, "cost_per_s": cost_per_s}
     standing = STANDING.model_copy(update=told)
-    eta_s = estimate(new_row(make_job(9, cost=cost)), ahead, standing, None, NOW).eta_s
+    eta_s = estimate(new_row(make_job(9, cost=cost)), Place(ahead, ahead * cost), standing, 2, NOW).eta_s
     left_s = backlog_s(Waiting(1, cost), standing)
     assert eta_s is not None
     assert left_s is not None

@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from sfumato.core.errors import TransientError
 from sfumato.core.keys import ApiKey, Scope, key_text
 from sfumato.gateway.keyring import REFRESH_S, Keyring
+from sfumato.observability import exposition
+from tests.metrics import value
 from tests.support import NOW, eventually
 
 KEY = ApiKey.of(key_text(b"k" * 37), "alice", [Scope.READ], NOW)
@@ -29,6 +32,28 @@ class Store:
         if self.away:
             raise TransientError("away")
         return dict(self.kept)
+
+
+def test_keys_are_counted_by_state_and_readings_by_result() -> None:
+    def shown(series: str) -> float:
+        return value(exposition(None).decode(), series) or 0.0
+
+    async def run() -> None:
+        store = Store()
+        kinds: list[dict[str, Any]] = [{}, {}, {}, {"expires_at": 1.0}, {"revoked_at": NOW}]
+        for number, changes in enumerate(kinds):
+            store.kept[str(number)] = dataclasses.replace(KEY, **changes)
+        keyring = Keyring(store)
+        before = {result: shown(f'sfumato_key_readings_total{{result="{result}"}}') for result in ("read", "failed")}
+        await keyring.refresh()
+        store.away = True
+        with pytest.raises(TransientError):
+            await keyring.refresh()
+        assert [shown(f'sfumato_api_keys{{state="{state}"}}') for state in ("good", "expired", "revoked")] == [3, 1, 1]
+        for result, count in before.items():
+            assert shown(f'sfumato_key_readings_total{{result="{result}"}}') == count + 1
+
+    asyncio.run(run())
 
 
 def test_nothing_is_known_before_the_first_reading() -> None:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from sfumato.core.errors import InvalidRequest
-from sfumato.core.keys import ApiKey, Scope, checked_owner, key_text, looks_like_key, prefix_of
+from sfumato.core.keys import ApiKey, Quota, Scope, checked_owner, key_text, looks_like_key, prefix_of
 from tests.support import NOW
 
 TEXT = key_text(bytes(range(37)))
@@ -51,6 +51,12 @@ def test_admin_is_for_everything_and_the_others_for_themselves() -> None:
     assert [a_key().may(each) for each in Scope] == [False, True, False]
 
 
+@pytest.mark.parametrize("weight", [0.0, -1.0, 101.0, float("nan"), float("inf")])
+def test_a_key_of_no_sensible_weight_is_refused(weight: float) -> None:
+    with pytest.raises(InvalidRequest, match=r"0\.01 to 100"):
+        a_key(weight=weight)
+
+
 def test_a_key_without_scopes_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="at least one scope"):
         ApiKey.of(TEXT, "alice", [], NOW)
@@ -70,3 +76,20 @@ def test_other_names_are_refused(name: str) -> None:
 def test_a_key_is_found_within_a_text() -> None:
     assert looks_like_key(f"key={TEXT}&x=1")
     assert not looks_like_key("key=sfu_short")
+
+
+@pytest.mark.parametrize(
+    "quota",
+    [
+        Quota(rate=float("inf")),
+        Quota(rate=float("nan")),
+        Quota(rate=0.0),
+        Quota(in_flight=0),
+        Quota(in_flight=2**31),
+        Quota(per_day=-1),
+        Quota(per_day=10**15),
+    ],
+)
+def test_a_limit_that_can_not_be_counted_or_kept_is_refused(quota: Quota) -> None:
+    with pytest.raises(InvalidRequest):
+        a_key(quota=quota)

@@ -80,6 +80,8 @@ ODD = [
     "http://::1/",
     "http://[127.0.0.1]/",
     "http://[v1.x]/",
+    "http://[2606:4700::1111]example.com/",
+    "http://[2606:4700::1111]example.com:80/",
     "http://user@example.com/",
     "http://user:password@example.com/",
     "http://example.com@127.0.0.1/",
@@ -165,7 +167,14 @@ def test_what_the_configuration_allows_is_taken() -> None:
             Target.of(refused, allowed)
 
 
-@pytest.mark.parametrize("wrong", ["10.0.0.0/33", "10.0.0.1/8", "a b", "http://x", "1.2.3"])
+@pytest.mark.parametrize(
+    "wrong", ["10.0.0.0/33", "10.0.0.1/8", "a b", "http://x", "1.2.3", "127.0x1", "a..b", "récepteur"]
+)
 def test_what_is_neither_network_nor_name_is_not_allowed(wrong: str) -> None:
     with pytest.raises(ValueError, match="is no network"):
         Allowed.parse(wrong)
+
+
+@pytest.mark.parametrize("name", ["receiver1", "db-2.internal", "a_b.c3"])
+def test_a_name_may_end_with_a_digit(name: str) -> None:
+    assert Target.of(f"http://{name}/", Allowed.parse(name)).host == name

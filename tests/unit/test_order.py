@@ -15,8 +15,8 @@ def ticket(job_id: str, owner: str = "ann", **changes: Any) -> Ticket:
     return Ticket(job_id, owner, **(plain | changes))
 
 
-def order_of(*tickets: Ticket, **settings: Any) -> Order:
-    order = Order(**settings)
+def order_of(*tickets: Ticket) -> Order:
+    order = Order()
     for one in tickets:
         order.add(one)
     return order
@@ -44,8 +44,9 @@ def test_owners_share_by_cost_not_by_count() -> None:
 
 
 def test_a_weight_of_two_gets_twice_as_much() -> None:
-    tickets = [ticket(f"{owner}{n}", owner) for n in range(60) for owner in "ab"]
-    first = Counter(job_id[0] for job_id in taken(order_of(*tickets, weights={"a": 2.0}), 30))
+    weights = {"a": 2.0, "b": 1.0}
+    tickets = [ticket(f"{owner}{n}", owner, weight=weights[owner]) for n in range(60) for owner in "ab"]
+    first = Counter(job_id[0] for job_id in taken(order_of(*tickets), 30))
     assert first == {"a": 20, "b": 10}
 
 

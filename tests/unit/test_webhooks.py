@@ -1,13 +1,32 @@
 """What is sent, signed by what, and when it is tried again."""
 
+import asyncio
 import json
+from collections.abc import Sequence
 
+import pytest
 from standardwebhooks import Webhook
 
 from sfumato.core.events import Started, advance, new_row
 from sfumato.core.links import Links
-from sfumato.core.webhooks import WAITS_S, Claimed, Delivery, DeliveryState, Hook, delivery_id, hook_of, wait_after
-from sfumato.recorder.webhooks import PAYLOAD_BYTES, Payloads, signed
+from sfumato.core.webhooks import (
+    WAITS_S,
+    Attempt,
+    Claimed,
+    Delivery,
+    DeliveryState,
+    Due,
+    Hook,
+    Pending,
+    Room,
+    delivery_id,
+    hook_of,
+    shared_out,
+    wait_after,
+)
+from sfumato.net.addresses import Allowed
+from sfumato.net.fetcher import Fetcher
+from sfumato.recorder.webhooks import PAYLOAD_BYTES, Payloads, Sender, signed
 from sfumato.storage.secrets import new_webhook_secret
 from tests.support import NOW, make_job, make_params
 
@@ -70,3 +89,63 @@ def test_every_secret_signs() -> None:
 
     for secret in secrets:
         assert Webhook(secret).verify(body, headers) == {"type": "job.started"}
+
+
+def due(owner: str, count: int) -> list[Due]:
+    return [Due(f"{owner}{n}", f"h{n}.{owner}", owner, 0) for n in range(count)]
+
+
+def test_an_owner_alone_gets_half_of_the_places() -> None:
+    assert len(shared_out(due("one", 100), Room(64, 64, 4))) == 32
+
+
+def test_however_many_owners_hang_the_next_one_finds_a_place() -> None:
+    room = Room(64, 64, 4)
+    for number in range(5):
+        taken = shared_out(due(f"o{number}", 100), room)
+        room = Room(room.free - len(taken), 64, 4, owners={**room.owners, f"o{number}": len(taken)})
+    assert shared_out(due("late", 100), room)
+
+
+def test_a_host_and_those_that_failed_before_get_their_share() -> None:
+    mixed = [Due(f"d{n}", "host", "one", n % 2) for n in range(20)]
+    assert shared_out(mixed, Room(64, 1, 4, {"host": 1})) == ["d0", "d1", "d2"]
+
+
+class Troubled:
+    """An outbox with one delivery, which first fails to say so."""
+
+    def __init__(self) -> None:
+        self.settled: asyncio.Queue[Attempt] = asyncio.Queue()
+        self.calls = 0
+
+    async def claim(self, room: Room, lease_s: float) -> Sequence[Claimed]:
+        del room, lease_s
+        self.calls += 1
+        if self.calls == 1:
+            raise ValueError("this row can't be read")
+        return [claimed(webhook_url="https://receiver.example/")] if self.calls == 2 else []
+
+    async def settle(self, given: Claimed, attempt: Attempt) -> None:
+        del given
+        self.settled.put_nowait(attempt)
+
+    async def pending(self) -> Pending:
+        return Pending(0, 0.0, 0.0)
+
+
+def test_what_nobody_foresaw_ends_neither_the_sender_nor_comes_back_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfumato.recorder.webhooks.TROUBLE_S", 0.0)
+
+    async def run() -> Attempt:
+        sending = asyncio.create_task(Sender(outbox, Fetcher(Allowed()), PAYLOADS, ["whsec_x"]).run())
+        async with asyncio.timeout(10):
+            attempt = await outbox.settled.get()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        return attempt
+
+    outbox = Troubled()
+    attempt = asyncio.run(run())
+    assert (attempt.delivered, attempt.wait_s is None) == (False, False)
+    assert "log" in attempt.error

@@ -99,16 +99,17 @@ def run(
         threads = 1 if architecture == "tiny" else 0
         backend = backends.load("diffusers", folder, rules, Options(threads=threads, device=device))
         about = backend.about
-        pipeline = Pipeline(folder, about.device, about.dtype, rules.sampler)
+        place = about.device.partition(" ")[0]  # what is behind it is for people
+        pipeline = Pipeline(folder, place, about.dtype, rules.sampler)
         plan = plan_for(architecture, about, rules, requests)
         bar.expect(runs_of(plan) + len(rules.shapes) * plan.warm_up + TELLS_OF_NETWORK)
         rows = _rows(backend, pipeline, rules, plan, bar.tell)
         square = [Request(0.0, rules.shapes[0], *SHORT)] * _pictures_a_call(plan, rules, about)
-        ceiling = network.measure(pipeline, play.jobs_of(square, rules, PROMPT), about.device, bar.tell)
+        ceiling = network.measure(pipeline, play.jobs_of(square, rules, PROMPT), place, bar.tell)
     facts = {
         "model": model,
         "family": about.family,
-        "device": network.name_of(about.device),
+        "device": network.name_of(place),
         "dtype": about.dtype,
         "torch": version("torch"),
         "diffusers": version("diffusers"),
@@ -222,6 +223,8 @@ class _Bar:
     def tell(self, what: str) -> None:
         """This is done from now on."""
         self._told += 1
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(what)  # there is no bar, and the table is minutes away
         self._progress.update(self._task, description=what, completed=self._told)
 
     def expect(self, more: int) -> None:

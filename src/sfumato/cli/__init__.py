@@ -10,7 +10,23 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli import bench, cluster, db, dead, doctor, explain, jobs, keys, models, roles, simulate, storage, trace
+from sfumato.cli import (
+    bench,
+    cluster,
+    db,
+    dead,
+    doctor,
+    explain,
+    history,
+    jobs,
+    keys,
+    models,
+    roles,
+    simulate,
+    storage,
+    trace,
+    webhooks,
+)
 from sfumato.cli.options import API_KEY
 from sfumato.cli.verb import Verbs
 from sfumato.core.errors import SfumatoError
@@ -18,7 +34,14 @@ from sfumato.core.errors import SfumatoError
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130
-SENDING = (["submit"], ["watch"], ["get"])
+JOBS_GO_ON = " Jobs that were accepted go on; see them with: sfumato jobs"
+INTERRUPTED_HINTS = {
+    ("submit",): JOBS_GO_ON,
+    ("watch",): JOBS_GO_ON,
+    ("get",): JOBS_GO_ON,
+    ("jobs", "purge"): " What is gone is gone; the same command goes on with the rest.",
+}
+"""First words of a command line → what holds when it was interrupted."""
 
 app = typer.Typer(
     name="sfumato",
@@ -51,7 +74,9 @@ def _sfumato(
 
 
 jobs.add_to(app)
+history.add_to(app)
 models.add_to(app)
+webhooks.add_to(app)
 roles.add_to(app)
 cluster.add_to(app)
 explain.add_to(app)
@@ -71,9 +96,9 @@ def main(arguments: Sequence[str] | None = None, transport: Any = None) -> int:
         app(arguments, prog_name="sfumato", obj=transport)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            words = list(sys.argv[1:] if arguments is None else arguments)
-            jobs_go_on = " Jobs that were accepted go on; see them with: sfumato jobs" if words[:1] in SENDING else ""
-            sys.stderr.write(f"sfumato: interrupted.{jobs_go_on}\n")
+            words = tuple(sys.argv[1:] if arguments is None else arguments)
+            hint = INTERRUPTED_HINTS.get(words[:1]) or INTERRUPTED_HINTS.get(words[:2], "")
+            sys.stderr.write(f"sfumato: interrupted.{hint}\n")
         return end.code if isinstance(end.code, int) else 1
     except SfumatoError as error:
         sys.stderr.write(f"sfumato: {explained(error)}\n")

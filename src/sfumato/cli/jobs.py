@@ -23,7 +23,7 @@ PANEL = "Make pictures"
 
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
-    for verb in (submit, get, watch, cancel, jobs):
+    for verb in (submit, get, watch, cancel):
         app.command(cls=Verb, rich_help_panel=PANEL)(verb)
 
 
@@ -44,6 +44,11 @@ def submit(
     ] = None,
     width: Annotated[int | None, typer.Option(help="Exact width of the results in pixels; with --height.")] = None,
     height: Annotated[int | None, typer.Option(help="Exact height of the results in pixels; with --width.")] = None,
+    webhook_url: Annotated[str | None, typer.Option(help="Address that is told how the jobs go.")] = None,
+    webhook_events: Annotated[
+        str | None,
+        typer.Option(help="What it is told: started, retried, succeeded, failed, canceled; comma separated."),
+    ] = None,
     key: Annotated[str | None, typer.Option(help="Sent again with the same key, pictures are the same jobs.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the jobs to their ends.")] = False,
     out: Out = None,
@@ -63,6 +68,8 @@ def submit(
         "output_format": output_format,
         "width": width,
         "height": height,
+        "webhook_url": webhook_url,
+        "webhook_events": webhook_events,
     }
     _send_and_show(context, url, model, paths, asked, key or str(uuid.uuid4()), wait, out, as_json)
 
@@ -151,25 +158,3 @@ def watch(
 def cancel(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
     """Cancel jobs that have not ended."""
     each(context, url, job_ids, lambda service, job_id: f"{job_id} {service.cancel(job_id).status}")
-
-
-def jobs(
-    context: typer.Context,
-    model: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
-    status: Annotated[
-        Literal["queued", "running", "succeeded", "failed", "canceled"] | None, typer.Option(help="Only in this state.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """List jobs, newest first."""
-    from sfumato.cli import show
-
-    with client(context, url) as service:
-        found = list(service.jobs(model_name=model, status=status, limit=limit))
-    if as_json:
-        for job in found:
-            show.line(show.as_json(job))
-    else:
-        show.show_jobs(found)

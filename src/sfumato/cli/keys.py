@@ -2,15 +2,15 @@
 
 import asyncio
 import os
-import re
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sfumato.cli.times import span_s
 from sfumato.cli.verb import Verb, Verbs
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ __all__ = ["add_to"]
 DataDir = Annotated[
     Path | None, typer.Option(help="Data folder that holds the database when SFUMATO_DATABASE_URL is not set.")
 ]
-UNITS: Final = {"m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,6 +40,9 @@ def create(
     max_priority: Annotated[
         Literal["high", "normal", "low"], typer.Option(help="The most urgent that it may ask for.")
     ] = "high",
+    weight: Annotated[
+        float, typer.Option(min=0.01, max=100, help="Its jobs' share of a model beside those of others, who have 1.")
+    ] = 1.0,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second. By default without end.")] = None,
     in_flight: Annotated[int | None, typer.Option(min=1, help="Jobs of its owner that have not ended.")] = None,
     per_day: Annotated[int | None, typer.Option(min=1, help="Pixels × steps of its owner from midnight UTC.")] = None,
@@ -58,8 +60,9 @@ def create(
         _scopes(scope),
         now,
         max_priority=Priority(max_priority),
+        weight=weight,
         quota=Quota(rate, in_flight, per_day),
-        expires_at=now + _seconds(expires) if expires else None,
+        expires_at=now + span_s(expires, "--expires") if expires else None,
     )
     asyncio.run(_add(load_settings(data_dir=data_dir), key))
     sys.stderr.write("This is shown once. Revoke it with: sfumato keys revoke " + key.prefix + "\n")
@@ -130,13 +133,6 @@ def _scopes(text: str) -> "frozenset[Scope]":
         ) from error
 
 
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"([1-9]\d{0,4})([mhdw])", text)
-    if found is None:
-        raise typer.BadParameter("must be a number and m, h, d or w, such as 90d", param_hint="--expires")
-    return int(found[1]) * UNITS[found[2]]
-
-
 def _line(key: "ApiKey", now: float) -> str:
     quota = key.quota
     state = "revoked" if key.revoked_at is not None else "good" if key.good(now) else "expired"
@@ -145,6 +141,7 @@ def _line(key: "ApiKey", now: float) -> str:
         f"made {_day(key.created_at)}",
         f"expires {_day(key.expires_at)}" if key.expires_at is not None else "",
         f"at most {key.max_priority}" if key.max_priority != "high" else "",
+        f"weight {key.weight:g}" if key.weight != 1.0 else "",
         f"{quota.rate:g}/s" if quota.rate is not None else "",
         f"{quota.in_flight} in flight" if quota.in_flight is not None else "",
         f"{quota.per_day} a day" if quota.per_day is not None else "",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sfumato.cli.options import DEFAULT_URL, AsJson, Url, client
-from sfumato.cli.verb import Verb, Verbs
+from sfumato.cli.verb import Verb, Verbs, typed
 
 if TYPE_CHECKING:
     from sfumato.models.list_file import Added
@@ -35,7 +35,7 @@ def models(context: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_U
     """The models: list those of a service, add one, remove one."""
     if context.invoked_subcommand is None:
         list_models(context, as_json, url)
-    elif any(_typed(context, option) for option in ("as_json", "url")):
+    elif any(typed(context, option) for option in ("as_json", "url")):
         raise typer.BadParameter(f"write options behind {context.invoked_subcommand}")
 
 
@@ -85,11 +85,6 @@ def remove(name: Name, data_dir: DataDir = None, models: ListFile = None) -> Non
     left = remove_model(file, name)
     served = f"left: {', '.join(left)}" if left else "none is left, so the bundled model restyle is served"
     sys.stdout.write(f"removed {name} from {file}; {served}\n")
-
-
-def _typed(context: typer.Context, option: str) -> bool:
-    source = context.get_parameter_source(option)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _told(added: "Added") -> str:

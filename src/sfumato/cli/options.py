@@ -21,6 +21,7 @@ __all__ = [
     "Workers",
     "async_client",
     "client",
+    "patient_client",
 ]
 
 Url = Annotated[str, typer.Option("--url", envvar="SFUMATO_URL", help="Address of the service.")]
@@ -48,6 +49,13 @@ def client(context: typer.Context, url: str) -> "Client":
     from sfumato.client import Client
 
     return Client(url, api_key=context.meta.get(API_KEY), transport=context.obj, patience=PROMPT_PATIENCE)
+
+
+def patient_client(context: typer.Context, url: str) -> "Client":
+    """A client for many calls, with the usual patience."""
+    from sfumato.client import Client
+
+    return Client(url, api_key=context.meta.get(API_KEY), transport=context.obj)
 
 
 def async_client(context: typer.Context, url: str) -> "AsyncClient":

@@ -9,14 +9,25 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from sfumato.client.batch import Order, Sent
 from sfumato.client.views import JobInfo, ModelInfo, ScaleInfo
 
-__all__ = ["Board", "JobBar", "as_json", "complain", "line", "show_job", "show_jobs", "show_models", "show_sent"]
+__all__ = [
+    "Board",
+    "CountBar",
+    "JobBar",
+    "as_json",
+    "complain",
+    "line",
+    "show_job",
+    "show_jobs",
+    "show_models",
+    "show_sent",
+]
 
 COLOURS: Final = {
     "sending": "dim",
@@ -119,6 +130,36 @@ class JobBar:
         self._bar.update(self._task, description=description, place=place)
 
 
+class CountBar:
+    """How many of so many are done; of an unknown number, only how many. Shows nothing when `silent`."""
+
+    def __init__(self, what: str, total: int | None, *, silent: bool = False) -> None:
+        columns = (
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=False, disable=silent)
+        self._task = self._bar.add_task(what, total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._bar.advance(self._task)
+
+    def at(self, done: int) -> None:
+        """So many are done."""
+        self._bar.update(self._task, completed=done)
+
+
 def line(text: str) -> None:
     """One line on standard output, as it is."""
     sys.stdout.write(f"{text}\n")
@@ -172,11 +213,14 @@ def show_job(job: JobInfo) -> None:
 
 def show_jobs(jobs: Iterable[JobInfo]) -> None:
     """Print many jobs, one a line: the prompt takes the width that is left, everything else is shown whole."""
-    rows = [_row(job) for job in jobs]
-    if not rows:
+    found = list(jobs)
+    if not found:
         line("no jobs")
         return
-    heads = ("job", "status", "model", "prio", "created")
+    # Told only to who sees the jobs of several owners.
+    owners = any(job.owner for job in found)
+    rows = [_row(job, owners=owners) for job in found]
+    heads = (*(("owner",) if owners else ()), "job", "status", "model", "prio", "created")
     columns = zip(map(Text, heads), *(whole for whole, _ in rows), strict=True)
     needed = sum(max(cell.cell_len for cell in column) + GAP for column in columns)
     left = _width() - needed
@@ -189,10 +233,10 @@ def show_jobs(jobs: Iterable[JobInfo]) -> None:
     Console(width=max(_width(), needed)).print(table)
 
 
-def _row(job: JobInfo) -> tuple[list[Text], Text]:
+def _row(job: JobInfo, *, owners: bool) -> tuple[list[Text], Text]:
     created = f"{job.created_at:%m-%d %H:%M}" if job.created_at else ""
     whole = [Text(job.id), _status(job), Text(job.model_name), Text(job.priority), Text(created)]
-    return whole, Text(" ".join(job.prompt.split()))
+    return [Text(job.owner), *whole] if owners else whole, Text(" ".join(job.prompt.split()))
 
 
 def _width() -> int:

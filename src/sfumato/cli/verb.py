@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["Verb", "Verbs"]
+__all__ = ["Verb", "Verbs", "typed"]
 
 
 class Verb(TyperCommand):
@@ -37,3 +37,9 @@ def _flags_without_type(options: list[Any]) -> list[Any]:
         if getattr(option, "is_flag", False):
             option.metavar = ""  # A flag takes no value, so there is no type to name.
     return options
+
+
+def typed(context: typer.Context, option: str) -> bool:
+    """Whether this option stands on the command line."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"

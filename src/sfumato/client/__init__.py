@@ -15,7 +15,7 @@ from sfumato.client.errors import (
     Unreachable,
     WaitTimeout,
 )
-from sfumato.client.views import JobInfo, ModelInfo, Result
+from sfumato.client.views import DeliveryInfo, JobInfo, ModelInfo, Result, WebhookInfo
 
 __all__ = [
     "AlreadyEnded",
@@ -23,6 +23,7 @@ __all__ = [
     "BadAnswer",
     "Busy",
     "Client",
+    "DeliveryInfo",
     "InvalidRequest",
     "JobFailed",
     "JobInfo",
@@ -34,4 +35,5 @@ __all__ = [
     "UnknownModel",
     "Unreachable",
     "WaitTimeout",
+    "WebhookInfo",
 ]

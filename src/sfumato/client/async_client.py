@@ -3,17 +3,18 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Self, TypeVar, Unpack
 
 import httpx
 
-from sfumato.client import flows
+from sfumato.client import flows, hooks, listing
 from sfumato.client.flows import Asked
 from sfumato.client.http import DEFAULT_URL, ImageSource, arguments, authorization, base_url, image_of, lost, response
+from sfumato.client.listing import Listed
 from sfumato.client.messages import Flow, Found, Reply, Request, Sleep, Stream
 from sfumato.client.patience import PATIENCE, persistent
-from sfumato.client.views import JobInfo, ModelInfo, Result, ScaleInfo
+from sfumato.client.views import DeliveryInfo, JobInfo, ModelInfo, Result, ScaleInfo, WebhookInfo
 from sfumato.core.retry import RetryPolicy
 
 __all__ = ["AsyncClient"]
@@ -90,11 +91,13 @@ class AsyncClient:
         """The picture, waiting for it; JobFailed when there will be none, WaitTimeout after `timeout_s`."""
         return await self._run(flows.result(job, timeout_s))
 
-    def jobs(
-        self, *, model_name: str | None = None, status: str | None = None, limit: int | None = None
-    ) -> AsyncIterator[JobInfo]:
+    def jobs(self, *, limit: int | None = None, **listed: Unpack[Listed]) -> AsyncIterator[JobInfo]:
         """Jobs, newest first, at most `limit`; pages are fetched as they are needed."""
-        return self._each(flows.jobs(model_name, status, limit))
+        return self._each(listing.jobs(listed, limit))
+
+    async def count_jobs(self, **listed: Unpack[Listed]) -> int | None:
+        """How many jobs such a list has now, counted up to a million; None where the service can't say."""
+        return await self._run(listing.count_jobs(listed))
 
     async def cancel(self, job: JobInfo | str) -> JobInfo:
         """Cancel a job; AlreadyEnded when it has another end."""
@@ -115,6 +118,36 @@ class AsyncClient:
     async def scale(self, model_name: str) -> ScaleInfo:
         """How many workers a model should have and has, and why."""
         return await self._run(flows.scale(model_name))
+
+    async def webhooks(self) -> tuple[WebhookInfo, ...]:
+        """The addresses that are told of all one's jobs."""
+        return await self._run(hooks.listed())
+
+    async def add_webhook(self, url: str, events: str | Sequence[str] = ()) -> WebhookInfo:
+        """Tell this address of all jobs from now on, of all events when none are given; only here with `secret`."""
+        return await self._run(hooks.add(url, events))
+
+    async def remove_webhook(self, webhook: WebhookInfo | str) -> None:
+        """Tell this address nothing more."""
+        await self._run(hooks.remove(webhook))
+
+    async def rotate_webhook(self, webhook: WebhookInfo | str, overlap_s: float = 86_400.0) -> WebhookInfo:
+        """A new `secret`, told only here; for `overlap_s` seconds those of before sign beside it."""
+        return await self._run(hooks.rotate(webhook, overlap_s))
+
+    async def webhook_secrets(self) -> tuple[str, ...]:
+        """What signs the webhooks of one's single jobs, always the same; the first one is the newest."""
+        return await self._run(hooks.secrets())
+
+    def deliveries(
+        self, *, job_id: str | None = None, state: str | None = None, limit: int | None = None
+    ) -> AsyncIterator[DeliveryInfo]:
+        """What webhooks were told, newest first, at most `limit`; pages are fetched as they are needed."""
+        return self._each(hooks.deliveries(job_id, state, limit))
+
+    async def redeliver(self, delivery: DeliveryInfo | str) -> DeliveryInfo:
+        """Send a delivery once more, now, whatever became of it."""
+        return await self._run(hooks.redeliver(delivery))
 
     async def _run(self, talk: Flow[T]) -> T:
         talk = persistent(talk, self._patience, random.random)

@@ -2,17 +2,18 @@
 
 import random
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from sfumato.client import flows
+from sfumato.client import flows, hooks, listing
 from sfumato.client.flows import Asked
 from sfumato.client.http import DEFAULT_URL, ImageSource, arguments, authorization, base_url, image_of, lost, response
+from sfumato.client.listing import Listed
 from sfumato.client.messages import Conversation, Found, Reply, Request, Sleep
 from sfumato.client.patience import PATIENCE, persistent
-from sfumato.client.views import JobInfo, ModelInfo, Result, ScaleInfo
+from sfumato.client.views import DeliveryInfo, JobInfo, ModelInfo, Result, ScaleInfo, WebhookInfo
 from sfumato.core.retry import RetryPolicy
 
 __all__ = ["Client"]
@@ -87,11 +88,13 @@ class Client:
         """The picture, waiting for it; JobFailed when there will be none, WaitTimeout after `timeout_s`."""
         return self._run(flows.result(job, timeout_s))
 
-    def jobs(
-        self, *, model_name: str | None = None, status: str | None = None, limit: int | None = None
-    ) -> Iterator[JobInfo]:
+    def jobs(self, *, limit: int | None = None, **listed: Unpack[Listed]) -> Iterator[JobInfo]:
         """Jobs, newest first, at most `limit`; pages are fetched as they are needed."""
-        return self._each(flows.jobs(model_name, status, limit))
+        return self._each(listing.jobs(listed, limit))
+
+    def count_jobs(self, **listed: Unpack[Listed]) -> int | None:
+        """How many jobs such a list has now, counted up to a million; None where the service can't say."""
+        return self._run(listing.count_jobs(listed))
 
     def cancel(self, job: JobInfo | str) -> JobInfo:
         """Cancel a job; AlreadyEnded when it has another end."""
@@ -112,6 +115,36 @@ class Client:
     def scale(self, model_name: str) -> ScaleInfo:
         """How many workers a model should have and has, and why."""
         return self._run(flows.scale(model_name))
+
+    def webhooks(self) -> tuple[WebhookInfo, ...]:
+        """The addresses that are told of all one's jobs."""
+        return self._run(hooks.listed())
+
+    def add_webhook(self, url: str, events: str | Sequence[str] = ()) -> WebhookInfo:
+        """Tell this address of all jobs from now on, of all events when none are given; only here with `secret`."""
+        return self._run(hooks.add(url, events))
+
+    def remove_webhook(self, webhook: WebhookInfo | str) -> None:
+        """Tell this address nothing more."""
+        self._run(hooks.remove(webhook))
+
+    def rotate_webhook(self, webhook: WebhookInfo | str, overlap_s: float = 86_400.0) -> WebhookInfo:
+        """A new `secret`, told only here; for `overlap_s` seconds those of before sign beside it."""
+        return self._run(hooks.rotate(webhook, overlap_s))
+
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """What signs the webhooks of one's single jobs, always the same; the first one is the newest."""
+        return self._run(hooks.secrets())
+
+    def deliveries(
+        self, *, job_id: str | None = None, state: str | None = None, limit: int | None = None
+    ) -> Iterator[DeliveryInfo]:
+        """What webhooks were told, newest first, at most `limit`; pages are fetched as they are needed."""
+        return self._each(hooks.deliveries(job_id, state, limit))
+
+    def redeliver(self, delivery: DeliveryInfo | str) -> DeliveryInfo:
+        """Send a delivery once more, now, whatever became of it."""
+        return self._run(hooks.redeliver(delivery))
 
     def _run(self, talk: Conversation[Any, T]) -> T:
         steps = self._each(talk)

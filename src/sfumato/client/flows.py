@@ -5,14 +5,14 @@ Retries are a conversation around another one (`patience.persistent`), so none o
 
 import json
 import uuid
-from typing import Any, Final, Literal, TypedDict, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final, Literal, TypedDict
 from urllib.parse import quote, urlsplit
 
-from pydantic import ValidationError
-
-from sfumato.client.errors import BadAnswer, WaitTimeout, error_of
-from sfumato.client.messages import Flow, Found, Image, Lost, Request, Response, Sleep, Stream, answer_to
-from sfumato.client.views import JobInfo, JobPage, ModelInfo, Result, ScaleInfo
+from sfumato.client.asking import ask, read
+from sfumato.client.errors import WaitTimeout
+from sfumato.client.messages import Flow, Found, Image, Request, Response, Sleep, Stream
+from sfumato.client.views import JobInfo, ModelInfo, Result, ScaleInfo
 from sfumato.core.errors import InvalidRequest
 from sfumato.core.frozen import Frozen
 
@@ -22,7 +22,6 @@ __all__ = [
     "delete",
     "generate",
     "job",
-    "jobs",
     "models",
     "result",
     "retry",
@@ -32,10 +31,10 @@ __all__ = [
     "watch",
 ]
 
-V = TypeVar("V", bound=Frozen)
-
 LONG_POLL_S: Final = 20.0
 _HELD_BACK_S = 1.0
+_TOLD: Final = ("webhook_url", "webhook_events")
+"""What is asked for and belongs to no picture."""
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
 
 
@@ -43,7 +42,8 @@ class Asked(TypedDict, total=False):
     """What a caller may ask for beside picture and model; what is left out is the model's default.
 
     Names and ranges are diffusers': strength in (0, 1], num_inference_steps ≥ 1, guidance_scale ≥ 0; width and height
-    (pixels) come together. `metadata` (≤ 1 KB as JSON) is given back with the job.
+    (pixels) come together. `metadata` (≤ 1 KB as JSON) is given back with the job. `webhook_url` is told of the job, of
+    `webhook_events` alone where they are given: started, retried, succeeded, failed, canceled.
     """
 
     prompt: str
@@ -58,6 +58,8 @@ class Asked(TypedDict, total=False):
     height: int | None
     output_format: Literal["png", "jpeg", "webp"] | None
     metadata: dict[str, Any]
+    webhook_url: str | None
+    webhook_events: str | Sequence[str] | None
 
 
 def submit(image: Image, model_name: str, asked: Asked, key: str | None, wait_s: float) -> Flow[JobInfo]:
@@ -71,7 +73,7 @@ def submit(image: Image, model_name: str, asked: Asked, key: str | None, wait_s:
 
 def job(of: JobInfo | str) -> Flow[JobInfo]:
     """How a job stands."""
-    return _read(JobInfo, (yield from _ask(Request("GET", _status_path(of)), 200)))
+    return read(JobInfo, (yield from ask(Request("GET", _status_path(of)), 200)))
 
 
 def watch(of: JobInfo | str, timeout_s: float | None = None) -> Stream[JobInfo]:
@@ -83,8 +85,8 @@ def watch(of: JobInfo | str, timeout_s: float | None = None) -> Stream[JobInfo]:
     before: JobInfo | None = None
     request, deadline = Request("GET", _status_path(of)), None
     while True:
-        response = yield from _ask(request, 200)
-        info = _read(JobInfo, response)
+        response = yield from ask(request, 200)
+        info = read(JobInfo, response)
         if info != before:
             yield Found(info)
         if info.ended:
@@ -133,28 +135,13 @@ def generate(image: Image, model_name: str, asked: Asked, timeout_s: float | Non
     return (yield from result(sent, left_s))
 
 
-def jobs(model_name: str | None = None, status: str | None = None, limit: int | None = None) -> Stream[JobInfo]:
-    """Jobs, newest first, at most `limit`; pages are fetched as they are needed."""
-    query = {name: value for name, value in (("model_name", model_name), ("status", status)) if value}
-    left = limit
-    while left is None or left > 0:
-        size = {"limit": str(min(100, left or 100))}
-        page = _read(JobPage, (yield from _ask(Request("GET", "/api/jobs", query | size), 200)))
-        for info in page.jobs:
-            yield Found(info)
-        if page.next is None:
-            return
-        query["cursor"] = page.next
-        left = None if left is None else left - len(page.jobs)
-
-
 def cancel(of: JobInfo | str) -> Flow[JobInfo]:
     """Cancel a job.
 
     Raises:
         AlreadyEnded: it has another end.
     """
-    return _read(JobInfo, (yield from _ask(Request("POST", f"{_address(of)}/cancel"), 200)))
+    return read(JobInfo, (yield from ask(Request("POST", f"{_address(of)}/cancel"), 200)))
 
 
 def retry(of: JobInfo | str, key: str | None) -> Flow[JobInfo]:
@@ -164,23 +151,23 @@ def retry(of: JobInfo | str, key: str | None) -> Flow[JobInfo]:
         InvalidRequest: it has not ended, or its picture is no longer stored.
     """
     headers = {"Idempotency-Key": key or str(uuid.uuid4())}
-    return _read(JobInfo, (yield from _ask(Request("POST", f"{_address(of)}/retry", headers=headers), 200, 202)))
+    return read(JobInfo, (yield from ask(Request("POST", f"{_address(of)}/retry", headers=headers), 200, 202)))
 
 
 def delete(of: JobInfo | str) -> Flow[None]:
     """Forget an ended job and its pictures."""
-    yield from _ask(Request("DELETE", _address(of)), 204)
+    yield from ask(Request("DELETE", _address(of)), 204)
 
 
 def models() -> Flow[tuple[ModelInfo, ...]]:
     """The models one can ask for, with what they allow and what waits for them."""
-    return _read(_Models, (yield from _ask(Request("GET", "/api/models"), 200))).models
+    return read(_Models, (yield from ask(Request("GET", "/api/models"), 200))).models
 
 
 def scale(model_name: str) -> Flow[ScaleInfo]:
     """How many workers a model should have and has, and why."""
     path = f"/api/scale/{quote(model_name, safe='/')}"
-    return _read(ScaleInfo, (yield from _ask(Request("GET", path), 200)))
+    return read(ScaleInfo, (yield from ask(Request("GET", path), 200)))
 
 
 class _Models(Frozen):
@@ -190,13 +177,13 @@ class _Models(Frozen):
 def _send(image: Image, model_name: str, asked: Asked, key: str | None, wait_s: float) -> Flow[Response]:
     headers = {"Idempotency-Key": key or str(uuid.uuid4())} | _prefer(wait_s)
     request = Request("POST", "/api/diffusion", _query(model_name, asked), headers, image, server_wait_s=wait_s)
-    return (yield from _ask(request, 200, 202))
+    return (yield from ask(request, 200, 202))
 
 
 def _accepted(response: Response, model_name: str, asked: Asked) -> JobInfo:
     """The job as the service told it; what a short answer leaves out is what was asked."""
-    told = _read(JobInfo, response)
-    params: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    told = read(JobInfo, response)
+    params: dict[str, Any] = {name: value for name, value in asked.items() if value is not None and name not in _TOLD}
     mine: dict[str, Any] = {"model_name": model_name, "priority": params.pop("priority", "normal"), "params": params}
     mine.update((name, params.pop(name)) for name in ("prompt", "metadata") if name in params)
     return told.model_copy(update={name: mine[name] for name in mine.keys() - told.model_fields_set})
@@ -214,7 +201,7 @@ def _ended(method: str, info: JobInfo, timeout_s: float | None, *good: int) -> F
         request = Request(
             method, _linked(f"{_address(info)}/result", info.result_url), headers=_prefer(hold_s), server_wait_s=hold_s
         )
-        response = yield from _ask(request, 202, *good)
+        response = yield from ask(request, 202, *good)
         if response.status != 202:
             return response
         deadline = _deadline(deadline, response, timeout_s)
@@ -223,25 +210,13 @@ def _ended(method: str, info: JobInfo, timeout_s: float | None, *good: int) -> F
             yield Sleep(_within(response.retry_after_s or 1.0, left_s))
 
 
-def _ask(request: Request, *good: int) -> Flow[Response]:
-    reply = yield from answer_to(request)
-    if isinstance(reply, Lost) or reply.status not in good:
-        raise error_of(request, reply)
-    return reply
-
-
-def _read(kind: type[V], response: Response) -> V:
-    try:
-        return kind.model_validate_json(response.body)
-    except ValidationError as error:
-        raise BadAnswer(f"its answer can't be read ({error.error_count()} fields). Check the URL.") from error
-
-
 def _query(model_name: str, asked: Asked) -> dict[str, str]:
-    plain = {"model_name": model_name, **asked}
-    metadata = plain.pop("metadata", None)
+    plain: dict[str, Any] = {"model_name": model_name, **asked}
+    metadata, events = plain.pop("metadata", None), plain.pop("webhook_events", None)
     if metadata:
         plain["metadata"] = _json(metadata)
+    if events:
+        plain["webhook_events"] = events if isinstance(events, str) else ",".join(events)
     return {name: str(value) for name, value in plain.items() if value is not None}
 
 

@@ -91,12 +91,14 @@ def arguments(request: Request, timeout_s: float, base: httpx.URL, shown: Mappin
     # No claim about the type: a name's ending may lie, and the service looks at the bytes anyway.
     image = request.image
     files = {"image": (image.name, image.data, "application/octet-stream")} if image else None
+    about_body = {"Content-Type": "application/json"} if request.content else {}
     return {
         "method": request.method,
         "url": request.url,
         "params": dict(request.query) or None,
-        "headers": dict(request.headers) | (dict(shown) if ours else {}),
+        "headers": about_body | dict(request.headers) | (dict(shown) if ours else {}),
         "files": files,
+        "content": request.content or None,
         "timeout": httpx.Timeout(timeout_s, read=timeout_s + request.server_wait_s),
     }
 

@@ -38,7 +38,8 @@ class Image:
 @dataclass(frozen=True, slots=True)
 class Request:
     """One HTTP request. `url` is a path of the service or a whole link; `server_wait_s` is how long it was asked to
-    hold the answer back, so the shell must wait that much longer."""
+    hold the answer back, so the shell must wait that much longer. `content` is a JSON body. What is not `repeatable`
+    would be done twice if it were sent twice."""
 
     method: str
     url: str
@@ -46,6 +47,8 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     image: Image | None = None
     server_wait_s: float = 0.0
+    content: bytes = b""
+    repeatable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,16 @@ PATIENCE: Final = RetryPolicy(max_attempts=6, first_s=0.25, factor=2.0, longest_
 """How often and how long the clients try again by default: six attempts, about eight seconds of pauses."""
 
 _PASSING: Final = frozenset({429, 502, 503, 504})
+_UNDONE: Final = frozenset({429})
+"""Of these, those that say for sure that nothing was done."""
 
 
 def persistent(
     talk: Generator[S, Reply | None, T], policy: RetryPolicy, dice: Callable[[], float]
 ) -> Generator[S | Request | Sleep, Reply | None, T]:
     """`talk`, but what may pass (no answer, 429, 502, 503, 504) is tried again as `policy` and Retry-After say.
+
+    Of what is not repeatable, only what was not done for sure is (429).
 
     The very same request goes out again, its Idempotency-Key with it. `dice` is uniform in [0, 1).
     """
@@ -43,7 +47,8 @@ def _answered(request: Request, policy: RetryPolicy, dice: Callable[[], float]) 
     attempt = 0
     while True:
         reply = yield from answer_to(request)
-        if isinstance(reply, Response) and reply.status not in _PASSING:
+        passing = _PASSING if request.repeatable else _UNDONE
+        if reply.status not in passing if isinstance(reply, Response) else not request.repeatable:
             return reply
         told_s = reply.retry_after_s if isinstance(reply, Response) else None
         verdict = policy.after(attempt, TransientError(""), 0.0, dice())

@@ -16,6 +16,8 @@ from sfumato.core.job import State
 
 __all__ = [
     "Backlog",
+    "DeliveryInfo",
+    "DeliveryPage",
     "Estimate",
     "JobError",
     "JobInfo",
@@ -25,6 +27,7 @@ __all__ = [
     "Result",
     "ResultInfo",
     "ScaleInfo",
+    "WebhookInfo",
 ]
 
 
@@ -80,10 +83,11 @@ class JobInfo(Frozen):
 
     `result_url` is the access link: it can be shared, and serves the picture once there is one. `attempt` counts
     planned retries, `timings` are seconds. `params` are what was asked, and once the service was asked about the job,
-    all of them.
+    all of them. `owner` is told to who sees the jobs of all.
     """
 
     id: str
+    owner: str = ""
     status: State
     result_url: str
     status_url: str
@@ -113,9 +117,50 @@ class JobInfo(Frozen):
 
 
 class JobPage(Frozen):
-    """A page of a list, and the cursor of the next one (None: this was the last)."""
+    """A page of a list, and the cursor of the next one (None: this was the last); `count`: of all pages, if asked."""
 
     jobs: tuple[JobInfo, ...]
+    next: str | None = None
+    count: int | None = None
+
+
+class WebhookInfo(Frozen):
+    """An address that is told of all one's jobs. `disabled` says why it is told nothing any more, None while it is.
+
+    `secret` signs what goes there; it is there only right after it was made.
+    """
+
+    id: str
+    url: str = ""
+    events: tuple[str, ...] = ()
+    created_at: Moment | None = None
+    disabled: str | None = None
+    secret: str | None = None
+
+
+class DeliveryInfo(Frozen):
+    """One event of one job for one address. `endpoint` is a `WebhookInfo.id`, or "job": the job's own webhook_url.
+
+    `state` is pending, delivered or given_up; `last_status` what the receiver answered (None: nothing).
+    """
+
+    id: str
+    job_id: str
+    event: str
+    endpoint: str
+    url: str
+    at: Moment
+    state: str
+    attempts: int = 0
+    next_attempt_at: Moment | None = None
+    last_status: int | None = None
+    last_error: str | None = None
+
+
+class DeliveryPage(Frozen):
+    """A page of a list, and the cursor of the next one (None: this was the last)."""
+
+    deliveries: tuple[DeliveryInfo, ...]
     next: str | None = None
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "Retried",
     "Returned",
     "Running",
+    "Share",
     "Standing",
     "Started",
     "Unreadable",
@@ -112,14 +113,31 @@ class Alive(Frozen):
     trouble: str = ""
 
 
+class Share(Frozen):
+    """One owner's jobs, as a dispatcher serves them beside others'.
+
+    `jobs` counts those that wait by priority, high first; `cost` is theirs, `charge` the same by their weights, and
+    `lead` how much charge all others are given before the owner's next one. `running` counts those handed out.
+    Who has jobs and no share was not there yet: lead 0.
+    """
+
+    owner: str
+    jobs: tuple[int, ...] = (0, 0, 0)
+    cost: int = 0
+    charge: float = 0.0
+    lead: float = 0.0
+    running: int = 0
+
+
 class Standing(Frozen):
     """A dispatcher's view of its model, told when it changes, at most once a second.
 
-    `front` holds the ids of the first waiting jobs in exact order, `front_costs` their costs; `seconds_per_job` is a
-    moving average. Costs are as in `Job`; `cost_per_s` is the model's pace while it works, None until a job was done.
-    `worker_cost_per_s` is the pace of one worker that has all it can hold, as far as one was seen so; `mean_cost` that
-    of a job; `arriving` what comes in, in cost per second, averaged over 10 and over 60 s; `cold_start_s` how long the
-    last worker took to its first beat. These are 0 while unknown.
+    `front` holds the ids of the first waiting jobs in exact order, `front_costs` their costs; `shares` is by what the
+    places of those behind can be foretold: the owners with most jobs, and one without a name for all others.
+    `seconds_per_job` is a moving average. Costs are as in `Job`; `cost_per_s` is the model's pace while it works, None
+    until a job was done. `worker_cost_per_s` is the pace of one worker that has all it can hold, as far as one was seen
+    so; `mean_cost` that of a job; `arriving` what comes in, in cost per second, averaged over 10 and over 60 s;
+    `cold_start_s` how long the last worker took to its first beat. These are 0 while unknown.
     `trouble` says why nothing is handed out although jobs and workers are there; mostly "".
     """
 
@@ -134,6 +152,7 @@ class Standing(Frozen):
     seconds_per_job: float
     front: tuple[JobId, ...] = ()
     front_costs: tuple[int, ...] = ()
+    shares: tuple[Share, ...] = ()
     waiting_cost: int = 0
     running_cost: int = 0
     cost_per_s: Annotated[float, Field(gt=0)] | None = None

@@ -15,6 +15,7 @@ from sfumato.core.params import Params
 
 __all__ = [
     "OUTCOME_LIMIT_BYTES",
+    "SHARES",
     "TRANSITIONS",
     "VERSION",
     "IllegalTransition",
@@ -54,6 +55,12 @@ class Priority(StrEnum):
     def rank(self) -> int:
         """0 is first."""
         return list(Priority).index(self)
+
+
+SHARES: Final[Mapping[Priority, float]] = MappingProxyType(
+    {Priority.HIGH: 70.0, Priority.NORMAL: 25.0, Priority.LOW: 5.0}
+)
+"""How the turns of an owner are divided whose jobs of all priorities wait."""
 
 
 class State(StrEnum):
@@ -135,6 +142,8 @@ class Job(Frozen):
     created_at: float
     expires_at: float
     attempt: int = 0
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Its owner's share beside others' of 1, by the key it was submitted with."""
     params: Params
     input: InputPicture
     metadata: dict[str, Any] = Field(default_factory=dict)

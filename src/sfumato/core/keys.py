@@ -17,11 +17,14 @@ from sfumato.core.errors import InvalidRequest
 from sfumato.core.job import Priority
 
 __all__ = [
+    "HEAVIEST",
+    "LIGHTEST",
     "LOCAL",
     "ApiKey",
     "KeyReader",
     "KeyStore",
     "Quota",
+    "RateCounter",
     "Scope",
     "Usage",
     "UsageReader",
@@ -33,9 +36,17 @@ __all__ = [
 
 LOCAL: Final = "local"
 """The owner of what is asked without a key, where none is needed."""
+LIGHTEST: Final = 0.01
+HEAVIEST: Final = 100.0
+"""The least and the most that a key's jobs may weigh."""
 ENTROPY_BYTES: Final = 37
 """5 bytes become the prefix, 32 the secret."""
 _TEXT: Final = re.compile(r"sfu_([a-z2-7]{8})_[A-Za-z0-9_-]{43}")
+MOST_IN_FLIGHT: Final = 2**31 - 1
+"""The largest integer that every database takes for it."""
+MOST_RATE: Final = 1e9
+MOST_PER_DAY: Final = 999_999_999_999_999
+"""The largest integer of a structured field (RFC 9651), which is how a limit is told."""
 _OWNER: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@-]{0,62}[A-Za-z0-9])?")
 
 
@@ -63,12 +74,24 @@ class Quota:
         """Whether it is about the jobs of the key's owner."""
         return self.in_flight is not None or self.per_day is not None
 
+    def checked(self) -> "Quota":
+        """These limits, if they can be kept and counted. Raises InvalidRequest."""
+        if self.rate is not None and not 0 < self.rate <= MOST_RATE:
+            raise InvalidRequest(f"rate is {self.rate:g}; it must be over 0 and at most {MOST_RATE:g} a second.")
+        for name, given, most in (
+            ("in-flight", self.in_flight, MOST_IN_FLIGHT),
+            ("per-day", self.per_day, MOST_PER_DAY),
+        ):
+            if given is not None and not 1 <= given <= most:
+                raise InvalidRequest(f"{name} is {given}; it must be 1 to {most}.")
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """A key as it is kept: `digest` is the SHA-256 of its text in hex. Times are Unix seconds.
 
-    `max_priority` is the most urgent that it may ask for.
+    `max_priority` is the most urgent that it may ask for; `weight` its jobs' share beside those of others, who have 1.
     """
 
     prefix: str
@@ -77,6 +100,7 @@ class ApiKey:
     scopes: frozenset[Scope]
     created_at: float
     max_priority: Priority = Priority.HIGH
+    weight: float = 1.0
     quota: Quota = Quota()
     expires_at: float | None = None
     revoked_at: float | None = None
@@ -98,7 +122,7 @@ class ApiKey:
         """What is kept of a new key's `text`.
 
         Raises:
-            InvalidRequest: the owner can't be one.
+            InvalidRequest: the owner can't be one, there is no scope, or a limit can't be counted.
         """
         prefix = prefix_of(text)
         if prefix is None:
@@ -106,6 +130,9 @@ class ApiKey:
         kept = cls(prefix, _digest(text), checked_owner(owner), frozenset(scopes), created_at, **more)  # type: ignore[arg-type]
         if not kept.scopes:
             raise InvalidRequest("a key needs at least one scope: submit, read or admin.")
+        if not LIGHTEST <= kept.weight <= HEAVIEST:
+            raise InvalidRequest(f"a weight must be {LIGHTEST:g} to {HEAVIEST:g}, not {kept.weight:g}.")
+        kept.quota.checked()
         return kept
 
 
@@ -163,6 +190,24 @@ class UsageReader(Protocol):
 
     async def usage(self, owner: str, since: float, job_ids: Sequence[str]) -> Usage:
         """What `owner` has in the rows; deleted jobs are counted for their cost. `since` is Unix seconds."""
+        ...
+
+
+class RateCounter(Protocol):
+    """For who counts requests for all gateways together."""
+
+    async def hit(self, prefix: str, most: int, window_s: int) -> float:
+        """Count one request of the key with this prefix, which may have `most` within `window_s`.
+
+        0 when it was counted, else the seconds until there is room for one.
+
+        Raises:
+            TransientError: nobody knows whether it was counted.
+        """
+        ...
+
+    async def reach(self) -> None:
+        """See that it counts. Raises TransientError."""
         ...
 
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from sfumato.core.events import Event, JobEvent, JobRow, Unreadable
-from sfumato.core.job import DeadLetter, Job, Outcome, State, Work
+from sfumato.core.history import JobPage, JobQuery
+from sfumato.core.job import DeadLetter, Job, Outcome, Work
+from sfumato.core.news import NewsReader
 
 __all__ = [
     "METADATA_LIMIT_BYTES",
@@ -324,26 +326,7 @@ class Outcomes(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class JobQuery:
-    """Which rows to list; newest first. `cursor` is a page's `next`, "" for the first page. No owner: everybody's."""
-
-    owner: str | None
-    model: str = ""
-    state: State | None = None
-    cursor: str = ""
-    limit: int = 50
-
-
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """Rows ordered by (created_at, id), newest first; `next` is "" on the last page."""
-
-    rows: Sequence[JobRow]
-    next: str
-
-
-class JobRows(Protocol):
+class JobRows(NewsReader, Protocol):
     """What a gateway reads of the rows."""
 
     async def get(self, job_id: str) -> JobRow | None: ...
@@ -352,8 +335,12 @@ class JobRows(Protocol):
         """Raises InvalidRequest when the cursor is not one of ours."""
         ...
 
+    async def count(self, query: JobQuery) -> int:
+        """How many rows all pages of the list have, whatever its cursor (counted up to a million)."""
+        ...
+
     async def ahead(self, job: Job) -> int:
-        """About how many jobs of its model wait before it (by priority, then time; counted up to 1,000)."""
+        """About how many of its owner's jobs of its model and priority wait before it (counted up to 10,000)."""
         ...
 
     async def forget(self, job_id: str) -> None:

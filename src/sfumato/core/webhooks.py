@@ -4,17 +4,23 @@ A delivery is one event of one job for one endpoint. Its id follows from these, 
 once, and a receiver knows a repeat by its id. Nothing here does I/O or reads a clock.
 """
 
+import base64
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import hmac
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
 from sfumato.core.events import JobRow
 from sfumato.core.job import Job
+from sfumato.core.keys import LOCAL
 
 __all__ = [
     "JOB_ENDPOINT",
+    "MOST_SECRETS",
+    "SECRET_PREFIX",
     "WAITS_S",
     "Attempt",
     "Claimed",
@@ -22,14 +28,18 @@ __all__ = [
     "DeliveryPage",
     "DeliveryQuery",
     "DeliveryState",
+    "Due",
     "Endpoint",
     "Hook",
     "Outbox",
     "Pending",
+    "Room",
     "Secret",
     "WebhookDesk",
     "delivery_id",
     "hook_of",
+    "owners_secret",
+    "shared_out",
     "wait_after",
     "wanted",
 ]
@@ -39,6 +49,10 @@ JOB_ENDPOINT: Final = "job"
 WAITS_S: Final = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 """Seconds from a failed attempt to the next, as Standard Webhooks proposes; after the last one it is given up."""
 JITTER: Final = 0.2
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - of every secret
+"""How Standard Webhooks marks a secret; base64 follows."""
+MOST_SECRETS: Final = 5
+"""Each of them signs every webhook, and all signatures go into one header."""
 
 
 class Hook(StrEnum):
@@ -119,12 +133,40 @@ class Attempt:
     gone: bool = False
 
 
+class Due(NamedTuple):
+    """A delivery that might be taken now."""
+
+    id: str
+    host: str
+    owner: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a recorder has room for: `free` places, at most `retries` of them for what was tried before.
+
+    `hosts` and `owners` say how many each has in hand. A host gets `per_host` in all; what an owner gets follows from
+    what is free (`shared_out`).
+    """
+
+    free: int
+    retries: int
+    per_host: int
+    hosts: Mapping[str, int] = field(default_factory=dict)
+    owners: Mapping[str, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """How many deliveries wait, and the age of the oldest in seconds (0: none)."""
+    """How many deliveries wait, and the age of the oldest in seconds (0: none).
+
+    `late_s`: for how long the longest due of those that nobody has in hand is due (0: none is).
+    """
 
     count: int
     oldest_s: float
+    late_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +195,8 @@ class WebhookDesk(Protocol):
         """The owner's endpoints, the oldest first."""
         ...
 
-    async def add(self, endpoint: Endpoint, secret: str) -> None:
-        """Events from now on go there too."""
+    async def add(self, endpoint: Endpoint, secret: str, most: int) -> bool:
+        """Events from now on go there too. False: the owner has `most` already, and nothing was added."""
         ...
 
     async def remove(self, owner: str, endpoint: str) -> bool:
@@ -162,7 +204,10 @@ class WebhookDesk(Protocol):
         ...
 
     async def rotate(self, owner: str, endpoint: str, secret: str, overlap_s: float) -> bool:
-        """`secret` signs from now on; those of before sign beside it for `overlap_s` at most. False: no such one."""
+        """`secret` signs from now on; the latest MOST_SECRETS - 1 of before sign beside it, for `overlap_s` at most.
+
+        False: no such one.
+        """
         ...
 
     async def deliveries(self, query: DeliveryQuery) -> DeliveryPage:
@@ -177,14 +222,11 @@ class WebhookDesk(Protocol):
 class Outbox(Protocol):
     """What a recorder needs: the deliveries that are due."""
 
-    async def claim(
-        self, most: int, per_host: int, busy: Mapping[str, int], retries: int, lease_s: float
-    ) -> Sequence[Claimed]:
-        """Take up to `most` due deliveries, nobody else's for `lease_s`; the longest due first.
+    async def claim(self, room: Room, lease_s: float) -> Sequence[Claimed]:
+        """Take due deliveries as far as there is room, nobody else's for `lease_s`.
 
-        `busy` is how many are in hand per host already: none gets more than `per_host` in all. At most `retries` of
-        them were tried before. A job's events reach one endpoint in order: none before the first attempt of the one
-        before it has ended.
+        Owners come in turn, each with what is longest due; `shared_out` says who is passed over. A job's events reach
+        one endpoint in order: none before the first attempt of the one before it has ended.
         """
         ...
 
@@ -207,9 +249,40 @@ def hook_of(before: JobRow, after: JobRow) -> Hook | None:
     return Hook(kind) if kind in (Hook.STARTED, Hook.RETRIED) else None
 
 
+def owners_secret(secret: str, owner: str) -> str:
+    """What signs the webhooks of one owner's single jobs, made from the service's `secret` (`whsec_<base64>`).
+
+    Each owner has another one, since who can check a webhook can forge it too. Where nobody needs a key there is one
+    owner, and it is the service's.
+    """
+    if owner == LOCAL:
+        return secret
+    made = hmac.digest(base64.b64decode(secret.removeprefix(SECRET_PREFIX)), f"owner:{owner}".encode(), hashlib.sha256)
+    return SECRET_PREFIX + base64.b64encode(made).decode()
+
+
 def wanted(job: Job, hook: Hook) -> bool:
     """Whether the job's own address is to be told of it."""
     return bool(job.webhook_url) and hook in (job.webhook_events or tuple(Hook))
+
+
+def shared_out(found: Iterable[Due], room: Room) -> list[str]:
+    """The ids of those that are taken, in the order in which they were found.
+
+    An owner takes a place only while more are free than it holds. So one alone gets half of them, and however many
+    addresses of it hang, whoever has none in hand finds one free.
+    """
+    hosts, owners, free, retries = Counter(room.hosts), Counter(room.owners), room.free, room.retries
+    taken: list[str] = []
+    for due in found:
+        again = due.attempts > 0
+        if hosts[due.host] >= room.per_host or owners[due.owner] >= free or (again and retries <= 0):
+            continue
+        hosts[due.host] += 1
+        owners[due.owner] += 1
+        free, retries = free - 1, retries - again
+        taken.append(due.id)
+    return taken
 
 
 def delivery_id(row: JobRow, hook: Hook, endpoint: str) -> str:

@@ -9,8 +9,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sfumato.config import Settings
@@ -51,9 +50,8 @@ COUNTERS: Final = (
 class Dispatcher:
     """The brain of one model (`model` is its slug): call `lead` until it is True, then `turn` for ever.
 
-    A job's expiry and its dead letter go through `outcomes`, whose answer is told whoever decided. `weights` are the
-    owners' shares. A worker silent for the reader's `takeover_s` is taken for dead. Jobs wait `patience_s` for a model
-    that can't be loaded.
+    A job's expiry and its dead letter go through `outcomes`, whose answer is told whoever decided. A worker silent
+    for the reader's `takeover_s` is taken for dead. Jobs wait `patience_s` for a model that can't be loaded.
     """
 
     def __init__(
@@ -63,12 +61,11 @@ class Dispatcher:
         work: WorkSender,
         events: EventLog,
         outcomes: Outcomes,
-        weights: Mapping[str, float] = MappingProxyType({}),
         patience_s: float = math.inf,
     ) -> None:
-        self._model, self._weights, self._patience_s = model, weights, patience_s
+        self._model, self._patience_s = model, patience_s
         self._jobs, self._work, self._events, self._outcomes = jobs, work, events, outcomes
-        self._ledger = Ledger(Lead(0, ""), jobs.takeover_s, weights, patience_s)
+        self._ledger = Ledger(Lead(0, ""), jobs.takeover_s, patience_s)
         self._committed, self._committed_at = Lead(0, ""), 0.0
         self._standing: Standing | None = None
         self._stood_at = 0.0
@@ -83,7 +80,7 @@ class Dispatcher:
         lead = await self._jobs.lead(wait_s)
         if lead is None:
             return False
-        self._ledger = Ledger(lead, self._jobs.takeover_s, self._weights, self._patience_s)
+        self._ledger = Ledger(lead, self._jobs.takeover_s, self._patience_s)
         self._committed, self._committed_at = lead, now
         self._standing, self._stood_at = None, 0.0
         # Hand-outs of an earlier lead; told first, they are not made twice.

@@ -15,10 +15,9 @@ from events can be learned again from the log, so a successor that folds both lo
 import itertools
 import logging
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final, assert_never
 
 from sfumato.core.events import (
@@ -67,22 +66,21 @@ class Ledger:
     """The state behind one model's dispatcher.
 
     `lead` is where the predecessor committed, with the event cursor from which to fold as its metadata. A worker not
-    heard for more than `silence_s` is taken for dead. `weights` are the owners' shares. Jobs wait `patience_s` for a
-    model whose workers can't load it, then they fail.
+    heard for more than `silence_s` is taken for dead. Jobs wait `patience_s` for a model whose workers can't load it,
+    then they fail.
     """
 
     def __init__(
         self,
         lead: Lead,
         silence_s: float,
-        weights: Mapping[str, float] = MappingProxyType({}),
         patience_s: float = math.inf,
     ) -> None:
         self.cursor = lead.metadata
         self._prefix = Prefix(lead)
         self._entries: dict[str, Entry] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
-        self._order = Order(weights)
+        self._order = Order()
         self._fleet = Fleet(silence_s)
         self._held: dict[str, float] = {}
         self._suspects: dict[str, None] = {}
@@ -92,6 +90,7 @@ class Ledger:
         self._loading = Loading(patience_s)
         self._brake = Brake()
         self._cost = self._cost_out = 0
+        self._out: Counter[str] = Counter()
 
     # The fold
 
@@ -223,6 +222,9 @@ class Ledger:
         job_id = entry.job.id
         if entry.place is Place.OUT:
             self._cost_out -= entry.job.cost
+            self._out[entry.job.owner] -= 1
+            if not self._out[entry.job.owner]:
+                del self._out[entry.job.owner]
         self._order.remove(job_id)
         self._fleet.take(job_id)
         self._held.pop(job_id, None)
@@ -240,12 +242,14 @@ class Ledger:
         else:
             entry.place = Place.WAITING
             cost = 0 if entry.charged else job.cost
-            self._order.add(Ticket(job.id, job.owner, job.priority, cost, entry.positions[0], not_before))
+            place = entry.positions[0]
+            self._order.add(Ticket(job.id, job.owner, job.priority, cost, place, not_before, job.weight))
 
     def _go_out(self, entry: Entry, worker: str) -> None:
         self._leave(entry)
         entry.place, entry.charged = Place.OUT, True
         self._cost_out += entry.job.cost
+        self._out[entry.job.owner] += 1
         self._fleet.hand(entry.job.id, worker, alone=entry.deaths > 0)
 
     def _hold(self, entry: Entry, until: float) -> None:
@@ -360,6 +364,7 @@ class Ledger:
             oldest_created_at=self._entries[first[1]].job.created_at if first else None,
             front=tuple(front),
             front_costs=tuple(self._entries[job_id].job.cost for job_id in front),
+            shares=self._order.shares(self._out),
             waiting_cost=self._cost - self._cost_out,
             running_cost=self._cost_out,
             **self._learned.told(now),

@@ -10,21 +10,20 @@ goes first, and of 100 turns for which all three wait, 70 are high, 25 normal an
 in the jobs log decides, so a job that comes back takes its old place.
 """
 
+import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from sfumato.core.job import Priority
+from sfumato.core.events import Share
+from sfumato.core.job import SHARES, Priority
 from sfumato.dispatcher.heap import KeyedHeap
 
-__all__ = ["SHARES", "Order", "Ticket"]
+__all__ = ["Order", "Ticket"]
 
-SHARES: Final[Mapping[Priority, float]] = MappingProxyType(
-    {Priority.HIGH: 70.0, Priority.NORMAL: 25.0, Priority.LOW: 5.0}
-)
-"""How the turns of an owner are divided whose jobs of all priorities wait."""
+SHARES_TOLD: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,8 @@ class Ticket:
     """What the order needs to know of a job.
 
     `cost` (pixels × steps) is charged to the owner at the hand-out; it is 0 when that was done before. `position` is
-    the one in the jobs log. The job must not go before `not_before` (Unix seconds).
+    the one in the jobs log. The job must not go before `not_before` (Unix seconds). Jobs of `weight` 2 get their owner
+    twice as much as jobs of 1.
     """
 
     job_id: str
@@ -41,30 +41,41 @@ class Ticket:
     cost: float
     position: int
     not_before: float = 0.0
+    weight: float = 1.0
+
+    @property
+    def charge(self) -> float:
+        """What it moves its owner's virtual time on by."""
+        return self.cost / self.weight
 
 
 class _Share:
-    """One owner's waiting jobs by priority, and the owner's virtual time `start`."""
+    """One owner's waiting jobs by priority, and the owner's virtual time `start`.
 
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
+    `cost` and `charge` are those of all its jobs that wait.
+    """
+
+    def __init__(self) -> None:
         self.start = 0.0
+        self.cost = self.charge = 0.0
         self._turn = 0.0
         self._lanes = {priority: KeyedHeap() for priority in SHARES}
         self._finish = dict.fromkeys(SHARES, 0.0)
 
-    def __bool__(self) -> bool:
-        return any(self._lanes.values())
+    def __len__(self) -> int:
+        return sum(map(len, self._lanes.values()))
 
     def add(self, ticket: Ticket) -> None:
         lane, priority = self._lanes[ticket.priority], ticket.priority
         if not lane:
             self._finish[priority] = max(self._finish[priority], self._turn) + 1 / SHARES[priority]
         lane.put(ticket.job_id, ticket.position)
+        self._count(ticket, 1)
 
     def remove(self, ticket: Ticket) -> None:
         lane, priority = self._lanes[ticket.priority], ticket.priority
         lane.discard(ticket.job_id)
+        self._count(ticket, -1)
         if not lane:
             self._finish[priority] -= 1 / SHARES[priority]
 
@@ -79,6 +90,21 @@ class _Share:
             self._finish[priority] += 1 / SHARES[priority]
         return job_id
 
+    def serve(self, ticket: Ticket) -> None:
+        """Charge for a job that was popped."""
+        self.start += ticket.charge
+        self._count(ticket, -1)
+
+    @property
+    def jobs(self) -> tuple[int, ...]:
+        """How many wait, by priority."""
+        return tuple(map(len, self._lanes.values()))
+
+    def _count(self, ticket: Ticket, sign: int) -> None:
+        self.cost += sign * ticket.cost
+        # Sums of fractions drift; what is empty is so again.
+        self.charge = self.charge + sign * ticket.charge if self else 0.0
+
     def mark(self) -> tuple[float, float, dict[Priority, float]]:
         """Where the share stands, for `reset`."""
         return self.start, self._turn, dict(self._finish)
@@ -88,13 +114,13 @@ class _Share:
         self.start, self._turn, self._finish = mark
         for ticket in popped:
             self._lanes[ticket.priority].put(ticket.job_id, ticket.position)
+            self._count(ticket, 1)
 
 
 class Order:
-    """The waiting jobs of one model. `weights` are owners' shares beside each other; who is not named has 1."""
+    """The waiting jobs of one model."""
 
-    def __init__(self, weights: Mapping[str, float] = MappingProxyType({})) -> None:
-        self._weights = weights
+    def __init__(self) -> None:
         self._clock = 0.0
         self._tickets: dict[str, Ticket] = {}
         self._later = KeyedHeap()
@@ -165,6 +191,25 @@ class Order:
         """How many go before it, plus 1; None when it does not wait. O(n log n): for a few, ask `front`."""
         return [*self.front(now, len(self))].index(job_id) + 1 if job_id in self else None
 
+    def shares(self, running: Mapping[str, int] = MappingProxyType({})) -> tuple[Share, ...]:
+        """Who has jobs that may go now, those with most first, and all beyond SHARES_TOLD in one without a name.
+
+        `running` is how many jobs each owner has in workers' hands; who has nothing else is told too.
+        """
+        waiting = {owner: len(share) for owner, share in self._shares.items() if share}
+        counts = [(waiting.get(owner, 0), owner) for owner in waiting.keys() | running.keys()]
+        most = [owner for _, owner in heapq.nlargest(SHARES_TOLD, counts)]
+        rest = {owner for _, owner in counts}.difference(most)
+        return (*(self._told(owner, running) for owner in most), *_together([self._told(o, running) for o in rest]))
+
+    def _told(self, owner: str, running: Mapping[str, int]) -> Share:
+        in_hand, share = running.get(owner, 0), self._shares.get(owner)
+        if not share:
+            return Share(owner=owner, running=in_hand)
+        # To four digits: it is an estimate's ground, and written every second.
+        charge, lead = (float(f"{value:.4g}") for value in (share.charge, max(0.0, share.start - self._clock)))
+        return Share(owner=owner, jobs=share.jobs, cost=round(share.cost), charge=charge, lead=lead, running=in_hand)
+
     def next_at(self) -> float | None:
         """When the next job that may not go yet may (Unix seconds)."""
         first = self._later.first()
@@ -179,7 +224,7 @@ class Order:
         owner = ticket.owner
         share = self._shares.get(owner)
         if share is None:
-            share = self._shares[owner] = _Share(self._weights.get(owner, 1.0))
+            share = self._shares[owner] = _Share()
         if not share:
             self._resting.discard(owner)
             share.start = max(share.start, self._clock)
@@ -188,7 +233,7 @@ class Order:
 
     def _serve(self, owner: str, share: _Share) -> Ticket:
         ticket = self._tickets[share.pop()]
-        share.start += ticket.cost / share.weight
+        share.serve(ticket)
         if share:
             self._active.put(owner, share.start)
         else:
@@ -204,3 +249,12 @@ class Order:
         reached = self._clock if self._active else math.inf
         while (first := self._resting.first()) is not None and first[0] <= reached:
             del self._shares[self._resting.pop()]
+
+
+def _together(shares: Sequence[Share]) -> Iterable[Share]:
+    """Many owners as one who is served as often as all of them are."""
+    if shares:
+        jobs = tuple(map(sum, zip(*(share.jobs for share in shares), strict=True)))
+        charge, lead = (sum(part) / len(shares) for part in zip(*((s.charge, s.lead) for s in shares), strict=True))
+        cost, running = sum(share.cost for share in shares), sum(share.running for share in shares)
+        yield Share(owner="", jobs=jobs, cost=cost, charge=charge, lead=lead, running=running)

@@ -16,7 +16,7 @@ from sfumato.core.errors import EngineDead, PermanentError
 from sfumato.core.job import Priority
 from sfumato.core.params import Params, Shape, evaluations
 from sfumato.engine.backends import Backend, Prompt
-from sfumato.engine.batcher import Batcher
+from sfumato.engine.batcher import NOBODYS, Batcher, Whose
 from sfumato.engine.caps import Fit
 from sfumato.engine.embeddings import EmbeddingCache
 from sfumato.engine.events import Event, Failed, Finished, Pixels, Progress, does_not_fit, ended, not_finite
@@ -92,8 +92,10 @@ class Engine:
         """Rows of the last model call; 0 before the first."""
         return self._rows
 
-    def add(self, key: str, params: Params, pixels: Pixels, priority: Priority = Priority.NORMAL) -> None:
-        """Let a job in. `pixels` are [params.height, params.width, 3].
+    def add(
+        self, key: str, params: Params, pixels: Pixels, priority: Priority = Priority.NORMAL, whose: Whose = NOBODYS
+    ) -> None:
+        """Let a job in. `pixels` are [params.height, params.width, 3]; owners ride in turn, by their weights.
 
         Raises:
             PermanentError: no schedule can be made of these parameters, or the pixels have another shape.
@@ -107,7 +109,7 @@ class Engine:
         schedule = table(params.sampler, self._schedule.shifted_for(tokens), params.num_inference_steps, count)
         guided = params.guidance_scale > 1 and not self._backend.about.embeds_guidance
         slot = _Slot(key, params, pixels, schedule, guided)
-        self._batcher.add(key, params.shape, slot.rows, urgent=priority is Priority.HIGH)
+        self._batcher.add(key, params.shape, slot.rows, urgent=priority is Priority.HIGH, whose=whose)
         self._slots[key] = slot
 
     def show(self, key: str, on: bool) -> None:

@@ -9,6 +9,7 @@ from sfumato.core.job import Priority
 from sfumato.core.params import ModelRules, Params
 from sfumato.engine import backends
 from sfumato.engine.backends import Options, RunsWhole
+from sfumato.engine.batcher import NOBODYS, Whose
 from sfumato.engine.caps import fits
 from sfumato.engine.engine import Engine
 from sfumato.engine.events import Event, Pixels
@@ -29,7 +30,9 @@ class AnyEngine(Protocol):
     @property
     def rows(self) -> int: ...
 
-    def add(self, key: str, params: Params, pixels: Pixels, priority: Priority = Priority.NORMAL) -> None: ...
+    def add(
+        self, key: str, params: Params, pixels: Pixels, priority: Priority = Priority.NORMAL, whose: Whose = NOBODYS
+    ) -> None: ...
 
     def show(self, key: str, on: bool) -> None: ...
 

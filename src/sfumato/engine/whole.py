@@ -17,7 +17,7 @@ from sfumato.core.errors import EngineDead, PermanentError
 from sfumato.core.job import Priority
 from sfumato.core.params import Params
 from sfumato.engine.backends import WholeBackend
-from sfumato.engine.batcher import LEFT_OUT_AT_MOST
+from sfumato.engine.batcher import LEFT_OUT_AT_MOST, NOBODYS, Whose
 from sfumato.engine.events import Event, Failed, Finished, Pixels, Progress, does_not_fit, ended
 
 __all__ = ["WholeEngine"]
@@ -101,8 +101,11 @@ class WholeEngine:
         """Jobs in a model call."""
         return 1
 
-    def add(self, key: str, params: Params, pixels: Pixels, priority: Priority = Priority.NORMAL) -> None:
-        """Let a job in. `pixels` are [params.height, params.width, 3]."""
+    def add(
+        self, key: str, params: Params, pixels: Pixels, priority: Priority = Priority.NORMAL, whose: Whose = NOBODYS
+    ) -> None:
+        """Let a job in. `pixels` are [params.height, params.width, 3]; whose it is changes nothing."""
+        del whose
         self._waiting.append(_Waiting(key, params, pixels, priority is Priority.HIGH))
 
     def show(self, key: str, on: bool) -> None:

@@ -18,7 +18,7 @@ from sfumato.broker.tail import tail
 from sfumato.config import Settings
 from sfumato.core.errors import SfumatoError
 from sfumato.core.events import Event, Unreadable
-from sfumato.core.keys import KeyStore
+from sfumato.core.keys import KeyStore, RateCounter
 from sfumato.core.links import Links
 from sfumato.core.ports import Broker, JobRows, Outcomes
 from sfumato.core.scaling import DecisionReader
@@ -32,18 +32,22 @@ from sfumato.gateway.jobs import JobRoutes
 from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.lingering import Lingering
 from sfumato.gateway.live import Live
+from sfumato.gateway.news import NewsRoutes
+from sfumato.gateway.newsroom import Newsroom
 from sfumato.gateway.protocol import BoundedHttp
-from sfumato.gateway.quotas import Quotas, Rates
+from sfumato.gateway.quotas import POLICIES, Quotas, Rates
 from sfumato.gateway.service import ServiceRoutes
+from sfumato.gateway.shared_rates import SharedRates
 from sfumato.gateway.shortcut import Shortcut
 from sfumato.gateway.submit import SubmitRoutes
 from sfumato.gateway.uploads import InFlight
 from sfumato.gateway.webhooks import WebhookRoutes
 from sfumato.models.registry import Registry
 from sfumato.net.addresses import Allowed
+from sfumato.observability import begin
 from sfumato.process import any_set, begin_role, run, settle_memory
-from sfumato.storage.secrets import link_secrets
-from sfumato.wiring import check_logs, open_ports
+from sfumato.storage.secrets import link_secrets, webhook_secrets
+from sfumato.wiring import check_logs, open_counter, open_ports
 
 __all__ = ["create_app", "serve"]
 
@@ -63,11 +67,13 @@ def create_app(
     keys: KeyStore,
     webhooks: WebhookDesk,
     clock: Callable[[], float] = time.time,
+    counter: RateCounter | None = None,
 ) -> FastAPI:
-    """The gateway as an ASGI app over these ports; `app.state.gateway` is its `Gateway`.
+    """The gateway as an ASGI app over these ports; `app.state.gateway` is its `Gateway`. Without a `counter` each
+    gateway lets its part of a key's requests a second through.
 
     Raises:
-        NoSecret: no link secret is set and none can be kept in the data folder.
+        NoSecret: a secret of links or webhooks is not set, and can't be kept in the data folder.
     """
     live = Live(silent_s=max(settings.takeover_s, 3 * settings.beat_s))
     gateway = Gateway(
@@ -80,9 +86,11 @@ def create_app(
         scaling=scaling,
         webhooks=webhooks,
         webhook_allow=Allowed.parse(settings.webhook_allow),
+        webhook_secrets=webhook_secrets(settings.webhook_secrets.get_secret_value(), settings.data_dir),
         links=Links(link_secrets(settings.link_secrets.get_secret_value(), settings.data_dir)),
         intake=Intake(broker, blobs, outcomes, rows, settings.job_wait_s),
         live=live,
+        newsroom=Newsroom(rows),
         keyring=Keyring(keys),
         quotas=Quotas(keys, live.knows_ended, clock),
         in_flight=InFlight(settings.max_body_bytes_in_flight),
@@ -90,22 +98,30 @@ def create_app(
         clock=clock,
     )
 
-    submit = SubmitRoutes(gateway)
+    shared = None if counter is None else SharedRates(counter, Rates(settings.gateways))
+    app = _routed(gateway, shared)
+    app.state.gateway = gateway
+    return app
+
+
+def _routed(gateway: Gateway, shared: SharedRates | None) -> FastAPI:
+    """All routes, with the door before them."""
     app = FastAPIOffline(
         title="Sfumato",
         description="Image-to-image generation.",
-        lifespan=lambda _app: _watching(gateway),
+        lifespan=lambda _app: _watching(gateway, shared),
         redoc_url=None,
         swagger_ui_parameters={"validatorUrl": None},  # else the page sends its address to a checker on the internet
     )
-    for routes in (submit, JobRoutes(gateway), EventRoutes(gateway), WebhookRoutes(gateway), ServiceRoutes(gateway)):
+    submit = SubmitRoutes(gateway)
+    followed = (JobRoutes(gateway), EventRoutes(gateway), NewsRoutes(gateway))
+    for routes in (submit, *followed, WebhookRoutes(gateway), ServiceRoutes(gateway)):
         app.include_router(routes.router())
     app.add_middleware(Lingering)
     problems.install(app)
     _describe_keys(app)
-    routes_of_all = Shortcut(app.build_middleware_stack(), submit.hot())
-    app.middleware_stack = Door(routes_of_all, settings, gateway.keyring, Rates(settings.gateways), clock)
-    app.state.gateway = gateway
+    inside, settings = Shortcut(app.build_middleware_stack(), submit.hot()), gateway.settings
+    app.middleware_stack = Door(inside, settings, gateway.keyring, Rates(settings.gateways), gateway.clock, shared)
     return app
 
 
@@ -126,11 +142,17 @@ def _describe_keys(app: FastAPI) -> None:
 
 
 @asynccontextmanager
-async def _watching(gateway: Gateway) -> AsyncIterator[None]:
-    """The gateway follows what it must know: the models' events, the list of models, the keys."""
-    tasks = [asyncio.create_task(_follow_models(gateway))]
+async def _watching(gateway: Gateway, shared: SharedRates | None) -> AsyncIterator[None]:
+    """The gateway follows what it must know: the models' events, the list of models, the keys, who counts requests."""
+    begin("sfumato_rates_alone_total")
+    begin("sfumato_refusals_total", problem="key-in-address")
+    for policy in POLICIES:
+        begin("sfumato_quota_refusals_total", policy=policy)
+    tasks = [asyncio.create_task(_follow_models(gateway)), asyncio.create_task(gateway.newsroom.run())]
     if gateway.settings.auth != "open":
         tasks.append(asyncio.create_task(gateway.keyring.keep_fresh()))
+    if shared is not None:
+        tasks.append(asyncio.create_task(shared.keep_asking()))
     yield
     for task in tasks:
         task.cancel()
@@ -183,6 +205,7 @@ class _Server(uvicorn.Server):
     def _leave(self) -> None:
         self._gateway.stopping.set()
         self._gateway.live.release()
+        self._gateway.newsroom.ring_all()
 
 
 def serve(settings: Settings, fd: int | None = None) -> int:
@@ -200,10 +223,10 @@ def serve(settings: Settings, fd: int | None = None) -> int:
 
 async def _serve(settings: Settings, fd: int | None) -> int:
     registry = Registry.load(settings.models_file, settings.last_models_file)
-    async with open_ports(settings) as ports:
+    async with open_ports(settings) as ports, open_counter(settings) as counter:
         await check_logs(ports.broker, settings, [model.slug for model in registry])
         stores = ports.blobs, ports.outcomes, ports.rows, ports.scaling, ports.keys, ports.webhooks
-        app = create_app(settings, registry, ports.broker, *stores)
+        app = create_app(settings, registry, ports.broker, *stores, counter=counter)
         config = uvicorn.Config(
             app,
             host=settings.host,

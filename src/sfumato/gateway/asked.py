@@ -10,9 +10,10 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic_core import ErrorDetails, from_json
 
+from sfumato.core.history import moment
 from sfumato.core.job import JobId, Priority, State
 from sfumato.core.params import ModelRules, ParamsRequest
 from sfumato.core.webhooks import DeliveryState, Hook
@@ -27,6 +28,7 @@ __all__ = [
     "EndpointAsked",
     "EventsAsked",
     "ListAsked",
+    "NewsAsked",
     "RotateAsked",
     "hooks",
     "idempotency_key",
@@ -51,6 +53,16 @@ def hooks(text: str) -> tuple[Hook, ...]:
         raise ValueError(f"must be some of {', '.join(Hook)}, comma separated") from None
 
 
+def without_nul(text: str) -> str:
+    """The text, if a database takes it. Raises ValueError when it doesn't."""
+    if "\0" in text:
+        raise ValueError("must not hold the character NUL")
+    return text
+
+
+OwnerAsked = Annotated[str, Field(max_length=64), AfterValidator(without_nul)]
+
+
 class Asked(ParamsRequest):
     """A submission's parameters; `metadata` is a JSON object, echoed wherever the job is shown."""
 
@@ -71,9 +83,7 @@ class Asked(ParamsRequest):
     @field_validator("prompt", "negative_prompt")
     @classmethod
     def _without_nul(cls, given: str) -> str:
-        if "\0" in given:
-            raise ValueError("must not hold the character NUL")
-        return given
+        return without_nul(given)
 
     @field_validator("metadata", mode="before")
     @classmethod
@@ -97,15 +107,38 @@ class AskedJson(Asked):
 
 
 class ListAsked(BaseModel):
-    """Which jobs to list."""
+    """Which jobs to list. `count`: how many there are of them on all pages is wanted too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_name: str = ""
     status: State | None = None
-    owner: Annotated[str, Field(max_length=64)] = ""
+    owner: OwnerAsked = ""
+    since: Annotated[str, Field(max_length=64)] = ""
+    until: Annotated[str, Field(max_length=64)] = ""
     cursor: Annotated[str, Field(max_length=500)] = ""
     limit: Annotated[int, Field(ge=1, le=500)] = 50
+    count: bool = False
+
+    @field_validator("since", "until")
+    @classmethod
+    def _is_time(cls, given: str) -> str:
+        if given:
+            moment(given)
+        return given
+
+    @property
+    def between(self) -> tuple[float | None, float | None]:
+        """Unix seconds: from when on and until when the jobs were accepted, None where that is left open.
+
+        Raises:
+            Refusal: invalid-parameters, no time is between them.
+        """
+        since, until = (moment(told) if told else None for told in (self.since, self.until))
+        if since is not None and until is not None and since >= until:
+            said = f"since is {self.since!r} and until {self.until!r}; since must be before until."
+            raise Refusal("invalid-parameters", said)
+        return since, until
 
 
 class EventsAsked(BaseModel):
@@ -115,6 +148,15 @@ class EventsAsked(BaseModel):
 
     previews: bool = False
     token: str = ""
+
+
+class NewsAsked(BaseModel):
+    """Whose jobs to tell of, for who may see everybody's, and whether with previews."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    owner: OwnerAsked = ""
+    previews: bool = False
 
 
 class DeliveriesAsked(BaseModel):

@@ -20,9 +20,24 @@ class Caller:
     key: ApiKey | None = None
     everything: bool = False
 
+    @property
+    def weight(self) -> float:
+        """Its jobs' share beside those of others, who have 1."""
+        return 1.0 if self.key is None else self.key.weight
+
     def sees(self, owner: str) -> bool:
         """Whether the jobs of `owner` are there for this caller."""
         return self.everything or (self.owner != "" and owner == self.owner)
+
+    def owner_of(self, asked: str) -> str | None:
+        """Whose jobs are meant when `asked` is, "" when nobody is named; None: everybody's.
+
+        Raises:
+            Refusal: forbidden; others' jobs are not for this caller.
+        """
+        if not self.everything and asked not in ("", self.owner):
+            raise Refusal("forbidden", "Jobs of another owner need a key with the scope admin; this one has others.")
+        return asked or (None if self.everything and self.key else self.owner)
 
     def priority(self, asked: Priority, *, said: bool) -> Priority:
         """The priority that a job gets; a default that nobody `said` gives way to what the key may.

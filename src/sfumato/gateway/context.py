@@ -2,9 +2,9 @@
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from fastapi import Request
 
@@ -21,13 +21,19 @@ from sfumato.gateway.callers import Caller, caller_of
 from sfumato.gateway.intake import Intake, input_key
 from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.live import Live
+from sfumato.gateway.newsroom import Newsroom
+from sfumato.gateway.places import place
 from sfumato.gateway.quotas import Quotas
 from sfumato.gateway.uploads import InFlight, Limits
-from sfumato.gateway.views import Estimate, JobLinks, Sighting, estimate
+from sfumato.gateway.views import Estimate, JobLinks, Sighting, estimate, estimate_running
 from sfumato.models.registry import Registry
 from sfumato.net.addresses import Allowed
 
 __all__ = ["Gateway", "ObjectStore", "unknown_job"]
+
+
+MOST_HOST_BYTES: Final = 260
+"""The longest name that there is, and a port."""
 
 
 class ObjectStore(Blobs, BlobLinks, BlobSweep, Protocol):
@@ -47,9 +53,11 @@ class Gateway:
     scaling: DecisionReader
     webhooks: WebhookDesk
     webhook_allow: Allowed
+    webhook_secrets: Sequence[str]
     links: Links
     intake: Intake
     live: Live
+    newsroom: Newsroom
     keyring: Keyring
     quotas: Quotas
     in_flight: InFlight
@@ -65,6 +73,8 @@ class Gateway:
         """What links begin with: the public address, or the one the request came to."""
         scope = request.scope
         host = next((value for name, value in scope["headers"] if name == b"host"), None)
+        # It is kept with every job, and webhooks carry it.
+        host = host if host is None or len(host) <= MOST_HOST_BYTES else None
         root = scope.get("app_root_path", scope.get("root_path", ""))
         server = tuple(scope.get("server") or ())
         return self.settings.public_url or _address(scope.get("scheme", "http"), host, server, root)
@@ -131,13 +141,23 @@ class Gateway:
         row = seen.row
         if row is None or seen.outcome is not None:
             return None
+        return self.near(row) or self._estimate(row, await self.rows.ahead(row.job))
+
+    def near(self, row: JobRow) -> Estimate | None:
+        """As `expect`, of a job that runs or is among the next ones; None of any other."""
         slug = model_slug(row.job.model)
-        standing, progress, now = self.live.standing(slug), self.live.progress(slug, row), self.clock()
+        standing = self.live.standing(slug)
         if row.state is State.RUNNING:
-            return estimate(row, 0, standing, progress, now)
-        if standing is not None and row.id in standing.front:
-            return estimate(row, standing.front.index(row.id), standing, None, now)
-        return estimate(row, await self.rows.ahead(row.job), standing, None, now)
+            return estimate_running(row, standing, self.live.progress(slug, row), self._batch(row))
+        return self._estimate(row, 0) if standing is not None and row.id in standing.front else None
+
+    def _estimate(self, row: JobRow, rank: int) -> Estimate:
+        standing = self.live.standing(model_slug(row.job.model))
+        return estimate(row, place(row.job, rank, standing), standing, self._batch(row), self.clock())
+
+    def _batch(self, row: JobRow) -> int:
+        """How many rows a call of the job's model has; 1 while that is not known."""
+        return next((model.batch for model in self.registry if model.name == row.job.model), 1)
 
 
 @functools.lru_cache(maxsize=256)

@@ -6,7 +6,7 @@ It reads nothing but the head of a request. It stands before the short way too, 
 import re
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_plus, urlsplit
 
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,6 +21,7 @@ from sfumato.gateway.keyring import Keyring
 from sfumato.gateway.lingering import Lingering
 from sfumato.gateway.problems import Refusal
 from sfumato.gateway.quotas import Rates
+from sfumato.gateway.shared_rates import SharedRates
 
 __all__ = ["OPEN", "Door"]
 
@@ -32,17 +33,29 @@ OPEN_BELOW: Final = "/static-offline-docs/"
 _SHOWN_BY_LINK: Final = re.compile(r"/api/jobs/[^/]+(?:/result|/events)?")
 _TAKEN_BY_LINK: Final = re.compile(r"/api/uploads/[^/]+")
 _READING: Final = ("GET", "HEAD")
+_FROM_BROWSERS: Final = (b"sec-fetch-site", b"origin", b"host")
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="sfumato"'}
 
 
 class Door:
-    """An ASGI app before `app`; who asks is left in the scope for `caller_of`. `clock` gives Unix seconds."""
+    """An ASGI app before `app`; who asks is left in the scope for `caller_of`. `clock` gives Unix seconds.
+
+    `shared` counts requests for all gateways, where they have a place to count together; else `rates` does, here.
+    """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, keyring: Keyring, rates: Rates, clock: Callable[[], float]
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        keyring: Keyring,
+        rates: Rates,
+        clock: Callable[[], float],
+        shared: SharedRates | None = None,
     ) -> None:
         self._app, self._keyring, self._rates, self._clock = app, keyring, rates, clock
+        self._shared = shared
         self._open = settings.auth == "open"
+        self._public = urlsplit(settings.public_url).netloc.lower()
         self._always = settings.auth == "keys" or not settings.on_loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,6 +67,9 @@ class Door:
                 # What still comes of the body is thrown away behind the answer.
                 await Lingering(refusal)(scope, receive, send)
                 return
+            except Exception as error:
+                await Lingering(problems.unforeseen(Request(scope), error))(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
     async def _caller(self, scope: Scope) -> Caller:
@@ -61,19 +77,29 @@ class Door:
         if b"sfu" in scope["query_string"] or "sfu_" in path:
             _refuse_key_in_address(path, scope["query_string"])
         if self._open:
-            return EVERYBODY
+            return self._everybody(scope)
         if path in OPEN or path.startswith(OPEN_BELOW):
             return NOBODY
         if not self._keyring.known:
             await self._keyring.look_again()
         shown = _shown(scope)
         if not await self._needs_key(shown):
-            return EVERYBODY
+            return self._everybody(scope)
         if not shown:
             if _goes_by_link(scope, path):
                 return NOBODY
             raise _no_key()
         return await self._holder(shown[0] if len(shown) == 1 else "", scope["method"])
+
+    def _everybody(self, scope: Scope) -> Caller:
+        """Whoever reaches an open service, unless it is a page of another site, in the browser of who may.
+
+        With keys there is no such trick: a browser sends none by itself.
+        """
+        if scope["method"] not in _READING and _is_foreign(scope, self._public):
+            detail = "A page of another site may not use an open service; set SFUMATO_PUBLIC_URL if it is its own."
+            raise Refusal("foreign-page", detail)
+        return EVERYBODY
 
     async def _needs_key(self, shown: list[str]) -> bool:
         if self._always or self._keyring.any:
@@ -99,7 +125,10 @@ class Door:
         scope = KeyScope.READ if method in _READING else KeyScope.SUBMIT
         if not key.may(scope):
             raise Refusal("forbidden", f"This needs a key with the scope {scope}; this one has others.")
-        self._rates.take(key)
+        if self._shared is None:
+            self._rates.take(key)
+        else:
+            await self._shared.take(key)
         return Caller(key.owner, key, everything=KeyScope.ADMIN in key.scopes)
 
 
@@ -125,6 +154,18 @@ def _shown(scope: Scope) -> list[str]:
         elif name == b"x-api-key":
             keys.append(value.decode("latin-1"))
     return keys if authorizations < 2 else ["", ""]
+
+
+def _is_foreign(scope: Scope, public: str) -> bool:
+    """Whether a browser says that a page of another site made the request; other programs say nothing of it."""
+    told: dict[bytes, str] = {
+        name: value.decode("latin-1").lower() for name, value in scope["headers"] if name in _FROM_BROWSERS
+    }
+    if b"sec-fetch-site" in told:
+        return told[b"sec-fetch-site"] == "cross-site"
+    if b"origin" not in told:
+        return False
+    return told[b"origin"].partition("://")[2] not in (told.get(b"host"), public)
 
 
 def _goes_by_link(scope: Scope, path: str) -> bool:

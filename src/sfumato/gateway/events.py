@@ -4,34 +4,36 @@ The SSE id of a lifecycle event is its position in the event log, so a client th
 what it missed and nothing twice. Progress and previews are live only and carry no id.
 """
 
+import asyncio
 import base64
-import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from sfumato.core.errors import NotFound, TransientError
-from sfumato.core.events import JobRow, Lifecycle, Running, advance
-from sfumato.core.job import model_slug, preview_key
+from sfumato.core.events import JobRow, Running, advance
+from sfumato.core.job import State, model_slug, preview_key
+from sfumato.gateway import sse
 from sfumato.gateway.asked import EventsAsked, openapi_parameters, parse, read_query
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.followers import Follower
-from sfumato.gateway.views import Sighting, job_json, rfc3339
+from sfumato.gateway.views import Estimate, Sighting, job_json
 
-__all__ = ["EventRoutes"]
+__all__ = ["EventRoutes", "Watcher"]
 
 LOOK_S: Final = 0.25
 """How often a job is looked for that nobody has recorded yet."""
+LAGS_S: Final = 30.0
+"""For how long a recorder that lags behind is waited for, before a line of the job's life is rather lost."""
 LOOK_AGAIN_S: Final = 60.0
 """How often the row is read all the same: a net below the events, should any ever be missed."""
 WATCHED_S: Final = 5.0
-SIGN_OF_LIFE_S: Final = 15.0
 WATCH_FOR_S: Final = 15.0
 """Who watches says so again and again, so that a job that nobody watches any more costs nothing."""
-_HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class EventRoutes:
@@ -53,53 +55,74 @@ class EventRoutes:
         await self._gateway.find(request, job_id)
         told = request.headers.get("last-event-id", "")
         after = int(told) if told.isascii() and told.isdigit() and len(told) < 19 else -1
-        stream = self._stream(request, job_id, after, _Watcher(self._gateway, job_id) if asked.previews else None)
-        return StreamingResponse(stream, headers=_HEADERS, media_type="text/event-stream")
+        stream = self._stream(request, job_id, after, Watcher(self._gateway, job_id) if asked.previews else None)
+        return StreamingResponse(stream, headers=sse.HEADERS, media_type=sse.MEDIA_TYPE)
 
-    async def _stream(
-        self, request: Request, job_id: str, after: int, watcher: "_Watcher | None"
-    ) -> AsyncIterator[str]:
-        gateway, progress = self._gateway, None
+    async def _stream(self, request: Request, job_id: str, after: int, watcher: "Watcher | None") -> AsyncIterator[str]:
+        gateway, progress, position = self._gateway, None, 0
         # Who follows first and then looks misses nothing; what is told twice is told at a position already seen.
         with gateway.live.followers.follower(job_id) as follower:
+            follower.whole = gateway.live.row(job_id) is not None
             seen, looked_at = await gateway.sight(job_id), time.monotonic()
             while not gateway.stopping.is_set():
-                seen = _advanced(seen, follower)
+                seen = _advanced(await self._caught_up(seen, follower), follower)
                 lines = [line for line in seen.row.events if line.position > after] if seen.row else []
-                texts = [_lifecycle(line) for line in lines if line.kind != "final"]
+                texts = [sse.lifecycle(line, line.position) for line in lines if line.kind != "final"]
                 after = max((line.position for line in lines), default=after)
                 if seen.outcome is not None:
                     final = next((line.position for line in lines if line.kind == "final"), None)
-                    texts.append(_event("final", self._job(request, seen), final))
+                    texts.append(sse.event("final", self._job(request, seen), final))
                 elif (step := self._progress(seen.row)) is not None and step != progress:
                     if progress is None or (step.step, step.steps) != (progress.step, progress.steps):
-                        texts.append(_event("progress", {"step": step.step, "steps": step.steps}))
+                        texts.append(sse.event("progress", {"step": step.step, "steps": step.steps}))
                     progress = step
+                elif (near := await self._waits(seen, at_first=not position)) and near.position != position:
+                    texts.append(sse.waiting(near))
+                    position = near.position
                 if watcher is not None and seen.outcome is None and seen.row is not None:
                     texts.append(await watcher.look(seen.row, progress))
                 if any(texts):
                     yield "".join(texts)
                 if seen.outcome is not None:
                     return
-                wait_s = LOOK_S if seen.row is None else WATCHED_S if watcher else SIGN_OF_LIFE_S
+                wait_s = LOOK_S if seen.row is None else WATCHED_S if watcher else sse.SIGN_OF_LIFE_S
                 if not await follower.news(wait_s) and wait_s > LOOK_S:
-                    yield ": still here\n\n"
+                    yield sse.SIGN_OF_LIFE
                 if seen.row is None or follower.missed or time.monotonic() - looked_at > LOOK_AGAIN_S:
+                    follower.whole = follower.whole and not follower.missed
                     follower.missed = False
                     seen, looked_at = _later(seen, await gateway.sight(job_id)), time.monotonic()
 
+    async def _caught_up(self, seen: Sighting, follower: Follower) -> Sighting:
+        """The sighting as soon as nothing is missing in it, or nearly: what happened before the client came may be in
+        no row yet, and would never be told once a later event was."""
+        until = time.monotonic() + LAGS_S
+        while _lags(seen, follower) and time.monotonic() < until and not self._gateway.stopping.is_set():
+            await asyncio.sleep(LOOK_S)
+            seen = _later(seen, await self._gateway.sight(seen.job_id))
+        return seen
+
     def _progress(self, row: JobRow | None) -> Running | None:
         return self._gateway.live.progress(model_slug(row.job.model), row) if row else None
+
+    async def _waits(self, seen: Sighting, *, at_first: bool) -> Estimate | None:
+        """The place of a job that waits: at first wherever that is, later once it is among the next ones."""
+        if seen.row is None or seen.row.state is not State.QUEUED:
+            return None
+        try:
+            return await self._gateway.expect(seen) if at_first else self._gateway.near(seen.row)
+        except TransientError:
+            return None
 
     def _job(self, request: Request, seen: Sighting) -> dict[str, Any]:
         return job_json(seen, self._gateway.links_of_seen(request, seen), None, None)
 
 
-class _Watcher:
-    """One client who wants to see the job come."""
+class Watcher:
+    """One client who wants to see a job come; its events say what is in `more` too."""
 
-    def __init__(self, gateway: Gateway, job_id: str) -> None:
-        self._gateway, self._job_id, self._seen = gateway, job_id, 0
+    def __init__(self, gateway: Gateway, job_id: str, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._gateway, self._job_id, self._more, self._seen = gateway, job_id, more, 0
 
     async def look(self, row: JobRow, progress: Running | None) -> str:
         """Tell the worker that somebody watches; the newest preview as an event, "" when there is no new one."""
@@ -112,7 +135,7 @@ class _Watcher:
             return ""  # the job has left its worker meanwhile, or the next preview comes in its stead
         self._seen = progress.preview
         image = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
-        return _event("preview", {"step": progress.preview, "steps": progress.steps, "image": image})
+        return sse.event("preview", {**self._more, "step": progress.preview, "steps": progress.steps, "image": image})
 
 
 def _advanced(seen: Sighting, follower: Follower) -> Sighting:
@@ -121,22 +144,19 @@ def _advanced(seen: Sighting, follower: Follower) -> Sighting:
         return seen
     row = seen.row
     for position, event in follower.take():
-        row = advance(row, event, position)
+        row, follower.whole = advance(row, event, position), True
     return Sighting(seen.job_id, row, seen.outcome or row.outcome)
+
+
+def _lags(seen: Sighting, follower: Follower) -> bool:
+    """Whether the row may lack something that is to be told before what is known besides it."""
+    if seen.row is None or seen.row.state.terminal:
+        return False
+    gap = not follower.whole and follower.first is not None and seen.row.position < follower.first
+    return gap or seen.outcome is not None
 
 
 def _later(ours: Sighting, read: Sighting) -> Sighting:
     """What was read, with our row where the one read lags behind."""
     behind = ours.row is not None and (read.row is None or read.row.position < ours.row.position)
     return Sighting(read.job_id, ours.row if behind else read.row, read.outcome)
-
-
-def _lifecycle(line: Lifecycle) -> str:
-    worker = {"worker": line.worker} if line.worker else {}
-    data = {"at": rfc3339(line.at), "attempt": line.attempt, "delivery": line.delivery, **worker}
-    return _event(line.kind, data, line.position)
-
-
-def _event(kind: str, data: dict[str, Any], position: int | None = None) -> str:
-    identity = "" if position is None else f"id: {position}\n"
-    return f"{identity}event: {kind}\ndata: {json.dumps(data)}\n\n"

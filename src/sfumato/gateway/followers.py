@@ -15,18 +15,26 @@ KEPT: Final = 64
 
 
 class Follower:
-    """One client's end: the events of its job since it began, and a bell that rings for them and for progress."""
+    """One client's end: the events of its job since it began, and a bell that rings for them and for progress.
+
+    `whole`: what is known of the job's log reaches up to these events without a gap.
+    """
 
     def __init__(self) -> None:
         self._events: deque[tuple[int, JobEvent]] = deque(maxlen=KEPT)
         self._bell = asyncio.Event()
-        self.missed = False
+        self.missed = self.whole = False
 
     def tell(self, position: int, event: JobEvent) -> None:
         """The job's log has this at `position`."""
         self.missed = self.missed or len(self._events) == KEPT
         self._events.append((position, event))
         self._bell.set()
+
+    @property
+    def first(self) -> int | None:
+        """The position of the first event that was not taken yet."""
+        return self._events[0][0] if self._events else None
 
     def ring(self) -> None:
         """Something is new, though it is no event."""

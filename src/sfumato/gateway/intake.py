@@ -75,6 +75,7 @@ class Submission:
     picture: Given | Uploaded
     header: PictureHeader
     metadata: dict[str, object]
+    weight: float = 1.0
     retry_of: str = ""
     webhook_url: str = ""
     webhook_events: tuple[Hook, ...] = ()
@@ -178,6 +179,7 @@ class Intake:
             cost=params.width * params.height * steps,
             created_at=created_at,
             expires_at=created_at + self._job_wait_s,
+            weight=submission.weight,
             params=params,
             input=InputPicture(
                 key=input_key(submission.owner, submission.job_id, picture.sha256),

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from sfumato.core.errors import NotFound
 from sfumato.core.job import Outcome, State, model_slug
+from sfumato.core.pictures import delete_pictures
 from sfumato.core.ports import JobQuery
 from sfumato.gateway.asked import ListAsked, openapi_parameters, parse, read_query, wait_s
 from sfumato.gateway.callers import Caller, caller_of
@@ -52,16 +53,18 @@ class JobRoutes:
         model = asked.model_name if asked.model_name in gateway.registry.troubles else ""
         model = model or (gateway.registry.get(asked.model_name).name if asked.model_name else "")
         caller = caller_of(request)
-        page = await gateway.rows.list(
-            JobQuery(_owner(caller, asked.owner), model, asked.status, asked.cursor, asked.limit)
-        )
+        since, until = asked.between
+        owner = caller.owner_of(asked.owner)
+        query = JobQuery(owner, model, asked.status, asked.cursor, asked.limit, since, until)
+        page = await gateway.rows.list(query)
         jobs = []
         for row in page.rows:
             seen = Sighting(row.id, row, row.outcome)
             progress = gateway.live.progress(model_slug(row.job.model), row)
             shown = job_json(seen, gateway.links_of_seen(request, seen), None, progress)
             jobs.append(shown | _whose(caller, seen))
-        return JSONResponse({"jobs": jobs, "next": page.next or None}, headers=NO_STORE)
+        count = {"count": await gateway.rows.count(query)} if asked.count else {}
+        return JSONResponse({"jobs": jobs, "next": page.next or None, **count}, headers=NO_STORE)
 
     async def cancel(self, request: Request, job_id: str) -> JSONResponse:
         """End the job as canceled; 409 when it has ended otherwise. Canceling twice is the same as once."""
@@ -81,9 +84,7 @@ class JobRoutes:
         seen = await gateway.find(request, job_id, acting=True)
         if seen.outcome is None:
             raise Refusal("job-not-ended", "Only a job that has ended can be deleted; cancel it first.")
-        for prefix in (f"outputs/{job_id}/", f"inputs/{job_id}/"):
-            async for stored in gateway.blobs.old(prefix, before=float("inf")):
-                await gateway.blobs.delete(stored.key)
+        await delete_pictures(gateway.blobs, job_id)
         # The row goes last: should this stop half way, the job is still listed and can be deleted again.
         await gateway.rows.forget(job_id)
         gateway.live.forget(job_id)
@@ -149,13 +150,6 @@ class JobRoutes:
         progress = gateway.live.progress(model_slug(seen.row.job.model), seen.row) if seen.row else None
         shown = job_json(seen, gateway.links_of_seen(request, seen), await gateway.expect(seen), progress)
         return shown | _whose(caller_of(request), seen)
-
-
-def _owner(caller: Caller, asked: str) -> str | None:
-    """Whose jobs to list; None: everybody's. Raises Refusal (forbidden) where others' are asked for."""
-    if not caller.everything and asked not in ("", caller.owner):
-        raise Refusal("forbidden", "Jobs of another owner need a key with the scope admin; this one has others.")
-    return asked or (None if caller.everything and caller.key else caller.owner)
 
 
 def _whose(caller: Caller, seen: Sighting) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Final
 
 from sfumato.core.errors import SfumatoError, TransientError
 from sfumato.core.keys import ApiKey, KeyReader
+from sfumato.observability import begin, count, gauge
 
 __all__ = ["REFRESH_S", "Keyring"]
 
@@ -64,6 +65,8 @@ class Keyring:
 
     async def keep_fresh(self, every_s: float = REFRESH_S) -> None:
         """Read the keys again and again, for ever; while the store is away, more often."""
+        for result in ("read", "failed"):
+            begin("sfumato_key_readings_total", result=result)
         while True:
             pause_s = every_s
             try:
@@ -77,14 +80,25 @@ class Keyring:
             await asyncio.sleep(pause_s)
 
     async def _read(self) -> None:
+        result = "failed"
         try:
             self._keys = await self._store.keys()
-            self._away = False
+            self._away, result = False, "read"
+            _show(self._keys)
         except TransientError as error:
             self._away = True
             raise _away() from error
         finally:
             self._asked_at = self._now()
+            count("sfumato_key_readings_total", result=result)
+
+
+def _show(keys: Mapping[str, ApiKey]) -> None:
+    now = time.time()
+    revoked = sum(key.revoked_at is not None for key in keys.values())
+    good = sum(key.good(now) for key in keys.values())
+    for state, number in {"good": good, "revoked": revoked, "expired": len(keys) - good - revoked}.items():
+        gauge("sfumato_api_keys", number, state=state)
 
 
 def _away() -> TransientError:

@@ -95,7 +95,9 @@ class Live:
         """Take in one event of the model's log."""
         model = self._model(slug)
         model.seen.apply(event, now)
-        if isinstance(event, Alive):
+        if isinstance(event, Standing):
+            self.followers.ring(event.front)
+        elif isinstance(event, Alive):
             self.followers.ring(running.job_id for running in event.running)
         elif isinstance(event, Dispatched | Started | Returned | Retried | Ended):
             model.drop(event.job_id)  # whoever tells of it has taken it out of the queue

@@ -65,6 +65,7 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("key-in-address", 400, "A key stands in the address"),
             Case("unauthorized", 401, "This needs a key"),
             Case("forbidden", 403, "This key may not do that"),
+            Case("foreign-page", 403, "A page of another site sent this"),
             Case("unknown-model", 404, "No model has this name here"),
             Case("not-found", 404, "Nothing is stored under this id"),
             Case("no-such-route", 404, "This address does not exist"),
@@ -130,6 +131,8 @@ def answer(error: Exception) -> JSONResponse:
     """The one answer to an error, whatever it is; unforeseen ones tell the caller nothing but that they happened."""
     slug, status, title, detail, members, retry_after_s = _read(error)
     count("sfumato_refusals_total", problem=slug)
+    for policy in members.get("violated_policies", ()):
+        count("sfumato_quota_refusals_total", policy=policy)
     headers = {} if retry_after_s is None else {"Retry-After": str(max(1, round(retry_after_s)))}
     headers |= error.headers if isinstance(error, Refusal) else {}
     if status == 410:

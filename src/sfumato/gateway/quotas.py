@@ -1,8 +1,8 @@
 """How much a key may have, counted: its requests a second, and its owner's jobs in flight and cost a day.
 
-Requests are counted here alone, in a token bucket by a clock that never jumps. Jobs are counted by the rows and, beside
-them, by what was accepted here and is not in the rows yet; so one gateway never lets in more than the limit, and
-several see each other within a second.
+Requests are counted here alone, in a token bucket by a clock that never jumps; shared_rates.py counts them for all
+gateways together. Jobs are counted by the rows and, beside them, by what was accepted here and is not in the rows yet;
+so one gateway never lets in more than the limit, and several see each other within a second.
 """
 
 import asyncio
@@ -17,8 +17,10 @@ from sfumato.core.errors import TransientError
 from sfumato.core.keys import ApiKey, UsageReader
 from sfumato.gateway.problems import Refusal
 
-__all__ = ["Bucket", "Quotas", "Rates"]
+__all__ = ["POLICIES", "Bucket", "Quotas", "Rates", "too_fast"]
 
+POLICIES: Final = ("requests", "jobs-in-flight", "pixel-steps")
+"""What a refusal names as violated."""
 DAY_S: Final = 86_400.0
 IN_FLIGHT_FRESH_S: Final = 1.0
 COST_FRESH_S: Final = 10.0
@@ -68,9 +70,8 @@ class Rates:
             bucket = self._buckets[key.prefix] = Bucket(burst(rate), now)
         wait_s = bucket.take(rate, now)
         if wait_s:
-            most, after_s = int(burst(rate)), math.ceil(wait_s)
-            detail = f"This key may send {key.quota.rate:g} requests a second; send it again in {after_s} s."
-            raise _exceeded("rate-exceeded", detail, "requests", most, 0, after_s, math.ceil(most / rate))
+            most = int(burst(rate))
+            raise too_fast(key.quota.rate, wait_s, most, math.ceil(most / rate))
 
 
 @dataclass(slots=True)
@@ -200,6 +201,13 @@ class Quotas:
             needs = f" and this job takes {cost}" if cost > 1 else ""
             detail = f"{left} pixels × steps of {per_day} are left until midnight UTC{needs}."
             raise _exceeded("quota-exceeded", detail, "pixel-steps", per_day, left, until_s, int(DAY_S))
+
+
+def too_fast(rate: float, wait_s: float, most: int, window_s: int) -> Refusal:
+    """The refusal of a request over `rate`; `most` are let through within `window_s`."""
+    after_s = math.ceil(wait_s)
+    detail = f"This key may send {rate:g} requests a second; send it again in {after_s} s."
+    return _exceeded("rate-exceeded", detail, "requests", most, 0, after_s, window_s)
 
 
 def _exceeded(

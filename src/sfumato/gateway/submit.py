@@ -143,7 +143,7 @@ class SubmitRoutes:
         if seen.row is None:
             raise TransientError("The job has ended and is not recorded yet; try again in a moment.")
         job = seen.row.job
-        asked = _asked_again(job)
+        asked = _asked_again(job, caller.owner)
         self._admitted(asked, caller)
         picture = await self._input_of(job, caller.owner, key)
         header = PictureHeader(job.input.media_type, job.input.width, job.input.height)
@@ -239,6 +239,7 @@ class SubmitRoutes:
             owner=caller.owner,
             model=model,
             priority=_priority(asked, caller),
+            weight=caller.weight,
             asked=asked,
             picture=picture,
             header=header,
@@ -252,6 +253,8 @@ class SubmitRoutes:
         tracing = span("accept", request.headers.get("traceparent", ""), time.time() - took_s, job=submission.job_id)
         limits = self._limits(caller, submission.job_id)
         cost = gateway.intake.cost(submission, now) if limits else 0
+        # A body may take its time, and meanwhile other gateways take jobs and jobs end.
+        await gateway.quotas.room(limits)
         with gateway.quotas.taking(limits, submission.job_id, cost), gateway.live.accepting(model.slug), tracing:
             accepted = await gateway.intake.accept(submission, now)
         if accepted.outcome is None:
@@ -336,15 +339,20 @@ def _full(model: Model, waiting: int, eta_s: float | None) -> Refusal:
     return Refusal("backlog-full", detail, retry_after_s=retry_after_s, eta_s=eta_s)
 
 
-def _asked_again(job: Job) -> Asked:
-    """What was asked for the job, in a caller's words; a size only if the caller asked for one."""
+def _asked_again(job: Job, owner: str) -> Asked:
+    """What was asked for the job, in a caller's words; a size only if the caller asked for one.
+
+    Where the new job is another `owner`'s, its webhooks are no business of who is told of this one.
+    """
+    hook = (
+        {"webhook_url": job.webhook_url, "webhook_events": ",".join(job.webhook_events)} if owner == job.owner else {}
+    )
     left_out = {"exact"} if job.params.exact else {"exact", "width", "height"}
     return Asked(
         model_name=job.model,
         priority=job.priority,
         metadata=job.metadata,
-        webhook_url=job.webhook_url,
-        webhook_events=",".join(job.webhook_events),
+        **hook,
         **job.params.model_dump(exclude=left_out),
     )
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sfumato.core.events import Alive, JobRow, Running, Standing
-from sfumato.core.job import State
 from sfumato.core.shown import Estimate, JobLinks, Sighting, job_json, rfc3339
 from sfumato.gateway.live import Waiting
+from sfumato.gateway.places import Place, beside
 from sfumato.models.registry import Model
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "backlog_s",
     "broken_json",
     "estimate",
+    "estimate_running",
     "job_json",
     "model_json",
     "retry_after_s",
@@ -29,17 +30,29 @@ BLIND_RETRY_AFTER_S: Final = 5
 SHORTEST_ETA_S: Final = 0.1
 
 
-def estimate(row: JobRow, ahead: int, standing: Standing | None, progress: Running | None, now: float) -> Estimate:
-    """When a job that has not ended may end. `ahead` is how many wait before it."""
-    running = row.state is State.RUNNING
-    position = 0 if running else ahead + 1
+def estimate_running(row: JobRow, standing: Standing | None, progress: Running | None, batch: int) -> Estimate:
+    """When a running job may end. `batch` is how many rows a worker's call has."""
+    if standing is None or standing.cost_per_s is None:
+        return Estimate(0, None)
+    done = progress.step / progress.steps if progress and progress.steps else 0.0
+    # It shares the pace with what runs beside it, or with that part of it which it has to wait for.
+    sharing = max(batch * standing.workers, beside(row.job, standing))
+    shared = standing.running_cost * min(1.0, sharing / standing.running) if standing.running else 0.0
+    return Estimate(0, _seconds((1 - done) * max(row.job.cost, shared), standing.cost_per_s))
+
+
+def estimate(row: JobRow, place: Place, standing: Standing | None, batch: int, now: float) -> Estimate:
+    """When a waiting job may end. `batch` is how many rows a worker's call has."""
+    position = place.ahead + 1
     if standing is None or standing.cost_per_s is None:
         return Estimate(position, None)
-    if running:
-        done = progress.step / progress.steps if progress and progress.steps else 0.0
-        # It shares the pace with what runs beside it.
-        return Estimate(position, _seconds((1 - done) * max(row.job.cost, standing.running_cost), standing.cost_per_s))
-    cost = _half_of_running(standing) + _cost_ahead(row, ahead, standing) + row.job.cost
+    full = standing.running >= standing.slots > 0
+    # Those of a call mostly end together, in half its time from now; what goes before takes as long as it costs.
+    rows, each = batch * standing.workers, standing.running_cost / standing.running if full else 0.0
+    before = max(each * min(rows, standing.running) / 2, each / 2 + place.cost)
+    # Then it shares the pace with what runs beside it.
+    sharing = max(1, min(max(rows, place.beside), standing.slots, standing.running + position))
+    cost = before + row.job.cost * sharing
     takes_s = _start_s(standing) + _seconds(cost, _pace_of_queue(standing, standing.cost_per_s))
     return Estimate(position, max(takes_s, round((row.not_before or now) - now, 1)))
 
@@ -62,12 +75,6 @@ def _start_s(standing: Standing) -> float:
 def _pace_of_queue(standing: Standing, seen: float) -> float:
     """While jobs wait every worker is full; the pace `seen` lately may be that of more workers, or of fewer."""
     return standing.worker_cost_per_s * max(1, standing.workers) or seen
-
-
-def _cost_ahead(row: JobRow, ahead: int, standing: Standing) -> float:
-    if row.id in standing.front:
-        return sum(standing.front_costs[: standing.front.index(row.id)])
-    return ahead * (standing.waiting_cost / standing.waiting if standing.waiting else row.job.cost)
 
 
 def _half_of_running(standing: Standing) -> float:

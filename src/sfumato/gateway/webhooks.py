@@ -8,8 +8,9 @@ from fastapi.responses import JSONResponse
 
 from sfumato.core.errors import NotFound
 from sfumato.core.job import uuid7
+from sfumato.core.keys import LOCAL
 from sfumato.core.shown import rfc3339
-from sfumato.core.webhooks import Delivery, DeliveryQuery, Endpoint, Hook
+from sfumato.core.webhooks import Delivery, DeliveryQuery, Endpoint, Hook, owners_secret
 from sfumato.gateway.asked import DeliveriesAsked, EndpointAsked, RotateAsked, openapi_parameters, parse, read_query
 from sfumato.gateway.callers import caller_of
 from sfumato.gateway.context import Gateway
@@ -53,6 +54,7 @@ class WebhookRoutes:
         router.add_api_route("/endpoints", self.endpoints, methods=["GET"])
         router.add_api_route("/endpoints/{endpoint_id}", self.remove, methods=["DELETE"], status_code=204)
         router.add_api_route("/endpoints/{endpoint_id}/rotate", self.rotate, methods=["POST"])
+        router.add_api_route("/secrets", self.secrets, methods=["POST"])
         router.add_api_route("/deliveries", self.deliveries, methods=["GET"], openapi_extra=_LISTING)
         router.add_api_route("/deliveries/{delivery_id}/redeliver", self.redeliver, methods=["POST"], status_code=202)
         return router
@@ -64,12 +66,11 @@ class WebhookRoutes:
         if not asked.url:
             raise Refusal("bad-webhook", "url is empty; give the address that webhooks are to go to.")
         check_webhook(asked.url, "", gateway.webhook_allow)
-        if len(await gateway.webhooks.endpoints(caller_of(request).owner)) >= MOST_ENDPOINTS:
-            raise Refusal("bad-webhook", f"There are {MOST_ENDPOINTS} endpoints already; delete one first.")
         events = tuple(dict.fromkeys(asked.events)) or tuple(Hook)
         endpoint = Endpoint(f"ep_{uuid7(now, os.urandom(10))}", caller_of(request).owner, asked.url, events, now)
         secret = new_webhook_secret()
-        await gateway.webhooks.add(endpoint, secret)
+        if not await gateway.webhooks.add(endpoint, secret, MOST_ENDPOINTS):
+            raise Refusal("bad-webhook", f"There are {MOST_ENDPOINTS} endpoints already; delete one first.")
         return JSONResponse({**_endpoint_json(endpoint), "secret": secret}, 201, {"Cache-Control": "no-store"})
 
     async def endpoints(self, request: Request) -> JSONResponse:
@@ -93,6 +94,14 @@ class WebhookRoutes:
             raise _unknown("endpoint")
         body = {"id": endpoint_id, "secret": secret, "overlap_s": asked.overlap_s}
         return JSONResponse(body, headers={"Cache-Control": "no-store"})
+
+    async def secrets(self, request: Request) -> JSONResponse:
+        """What signs the webhooks of the owner's single jobs; POST, since a key that may only read must not see it."""
+        caller = caller_of(request)
+        if caller.key is None or caller.owner == LOCAL:
+            raise Refusal("forbidden", "This is the service's own secret: who runs it finds it in its data folder.")
+        found = [owners_secret(each, caller.owner) for each in self._gateway.webhook_secrets]
+        return JSONResponse({"secrets": found}, headers={"Cache-Control": "no-store"})
 
     async def deliveries(self, request: Request) -> JSONResponse:
         """Deliveries, newest first, a page at a time: give a page's `next` as `cursor` to get the one behind it."""

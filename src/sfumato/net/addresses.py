@@ -1,11 +1,12 @@
 """Which addresses lie on the public internet, and which others the configuration allows. Pure."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Self
 
-__all__ = ["Allowed", "address_in", "is_public"]
+__all__ = ["NAME", "NUMBER", "Allowed", "address_in", "is_public"]
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -32,6 +33,12 @@ REFUSED_V6: Final = tuple(
         "3fff::/20",
     )
 )
+NAME: Final = re.compile(
+    r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+)
+"""A host name in lower case, without the dot that may end it."""
+NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
+"""How the last part of an address in an odd spelling looks, and of no name."""
 ISATAP: Final = (0x0000_5EFE, 0x0200_5EFE)
 """What stands before the IPv4 address in an interface's id."""
 
@@ -73,7 +80,8 @@ class Allowed:
             try:
                 networks.append(ipaddress.ip_network(part))
             except ValueError:
-                if "/" in part or part[-1].isdigit() or not all(c.isalnum() or c in "-._" for c in part):
+                # What ends like an address was meant to be one.
+                if not NAME.fullmatch(part) or NUMBER.fullmatch(part.rpartition(".")[2]):
                     raise ValueError(f"{part!r} is no network, such as 10.0.0.0/8, and no host name") from None
                 names.add(part)
         return cls(tuple(networks), frozenset(names))

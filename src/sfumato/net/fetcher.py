@@ -8,7 +8,7 @@ followed, no proxy is used, nothing is kept from one request to the next.
 import asyncio
 import ssl
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ from sfumato.net.targets import RefusedUrl, Target
 __all__ = ["Answer", "Fetcher", "Unreachable"]
 
 CONNECT_S: Final = 5.0
+HEAD_BYTES: Final = 32 * 1024
+"""How much may come beside the body: headers, what frames its chunks, answers of 1xx. Reading it takes our time."""
 
 
 class Unreachable(SfumatoError):
@@ -39,6 +41,16 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
     whole: bool
+
+
+@dataclass(slots=True)
+class _Coming:
+    """What is known of an answer, also when reading it is broken off."""
+
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytearray = field(default_factory=bytearray)
+    whole: bool = False
 
 
 class Fetcher:
@@ -70,13 +82,13 @@ class Fetcher:
             Unreachable: whether it arrived is unknown.
         """
         target = Target.of(url, self._allowed)
-        answer: list[Answer] = []
+        coming, trouble = _Coming(), ""
+        why: Exception | None = None
         try:
             async with asyncio.timeout(self._total_s):
-                await self._exchange(method, target, headers or {}, body, answer)
-        except TimeoutError:
-            if not answer:
-                raise Unreachable(f"No answer within {self._total_s:g} s.") from None
+                await self._exchange(method, target, headers or {}, body, coming)
+        except TimeoutError as error:
+            trouble, why = f"No answer within {self._total_s:g} s.", error
         except (
             OSError,
             ssl.SSLError,
@@ -84,14 +96,14 @@ class Fetcher:
             httpcore.ProtocolError,
             httpcore.TimeoutException,
         ) as error:
-            if not answer:
-                raise Unreachable(_said(error)) from error
-        return answer[-1]
+            trouble, why = _said(error), error
+        if coming.status is None:
+            raise Unreachable(trouble) from why
+        return Answer(coming.status, coming.headers, bytes(coming.body[: self._limit_bytes]), coming.whole)
 
     async def _exchange(
-        self, method: str, target: Target, headers: Mapping[str, str], body: bytes, answer: list[Answer]
+        self, method: str, target: Target, headers: Mapping[str, str], body: bytes, coming: _Coming
     ) -> None:
-        """The newest entry of `answer` is what is known of it, also when this is broken off."""
         pinned = await self._checked(target)
         fields = {"Host": target.authority, "Connection": "close", "Content-Length": str(len(body)), **headers}
         request = httpcore.Request(
@@ -104,20 +116,19 @@ class Fetcher:
             extensions={"timeout": {"connect": CONNECT_S}},
         )
         connection = httpcore.AsyncHTTPConnection(
-            origin=request.url.origin, ssl_context=self._context, network_backend=_Pinned(pinned)
+            origin=request.url.origin,
+            ssl_context=self._context,
+            network_backend=_Pinned(pinned, HEAD_BYTES + 2 * self._limit_bytes),
         )
         async with connection:
             response = await connection.handle_async_request(request)
-            found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-            read = b""
-            answer.append(Answer(response.status, found, read, whole=False))
+            coming.headers = {name.decode("latin-1").lower(): each.decode("latin-1") for name, each in response.headers}
+            coming.status = response.status
             async for chunk in response.aiter_stream():
-                read += chunk
-                cut = len(read) > self._limit_bytes
-                answer[:] = [Answer(response.status, found, read[: self._limit_bytes], whole=False)]
-                if cut:
+                coming.body += chunk
+                if len(coming.body) > self._limit_bytes:
                     return
-            answer[:] = [Answer(response.status, found, read, whole=True)]
+            coming.whole = True
 
     async def _checked(self, target: Target) -> list[str]:
         """The addresses of the host, all of them allowed. Raises RefusedUrl, OSError."""
@@ -135,10 +146,10 @@ class Fetcher:
 
 
 class _Pinned(httpcore.AsyncNetworkBackend):
-    """Connects to the addresses that were checked, whatever name it is asked for."""
+    """Connects to the addresses that were checked, whatever name it is asked for; reads up to `most_bytes`."""
 
-    def __init__(self, addresses: Iterable[str]) -> None:
-        self._addresses = list(addresses)
+    def __init__(self, addresses: Iterable[str], most_bytes: int) -> None:
+        self._addresses, self._most_bytes = list(addresses), most_bytes
         self._plain = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -152,13 +163,42 @@ class _Pinned(httpcore.AsyncNetworkBackend):
         trouble: Exception | None = None
         for address in self._addresses[:2]:
             try:
-                return await self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
+                stream = await self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
+                return _Bounded(stream, self._most_bytes)
             except (OSError, httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 trouble = error
         raise trouble or OSError("it has no address")
 
     async def sleep(self, seconds: float) -> None:
         await self._plain.sleep(seconds)
+
+
+class _Bounded(httpcore.AsyncNetworkStream):
+    """A connection that ends with an error behind its first `left_bytes`, of which TLS itself takes none."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, left_bytes: int) -> None:
+        self._stream, self._left_bytes = stream, left_bytes
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._left_bytes <= 0:
+            raise httpcore.RemoteProtocolError("it says more than anybody reads")
+        read = await self._stream.read(min(max_bytes, self._left_bytes), timeout)
+        self._left_bytes -= len(read)
+        return read
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        return _Bounded(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._left_bytes)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 def _said(error: Exception) -> str:

@@ -12,7 +12,7 @@ __all__ = ["Resolve", "system_resolver"]
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port → addresses. Raises OSError when there are none."""
 
-MOST_LOOKUPS: Final = 256
+MOST_LOOKUPS: Final = 512
 """A look-up can't be broken off: one that nobody waits for any more still holds its place until the system gives up."""
 
 _places: Final = threading.BoundedSemaphore(MOST_LOOKUPS)
@@ -46,5 +46,9 @@ async def system_resolver(host: str, port: int) -> Sequence[str]:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(tell, answer)
 
-    threading.Thread(target=ask, daemon=True, name="look-up").start()
+    try:
+        threading.Thread(target=ask, daemon=True, name="look-up").start()
+    except RuntimeError as error:  # this machine gives no more threads
+        _places.release()
+        raise OSError("too many names are being looked up") from error
     return await found

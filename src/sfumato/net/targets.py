@@ -6,15 +6,12 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from sfumato.core.errors import SfumatoError
-from sfumato.net.addresses import Allowed, address_in
+from sfumato.net.addresses import NAME, NUMBER, Allowed, address_in
 
 __all__ = ["MAX_URL_CHARS", "RefusedUrl", "Target"]
 
 MAX_URL_CHARS: Final = 2_000
-NAME: Final = re.compile(
-    r"(?=.{1,253}\.?$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?"
-)
-NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
+BEHIND: Final = re.compile(r"(:[0-9]+)?")
 LOCAL_NAMES: Final = ("localhost", "local", "internal", "localdomain", "home.arpa")
 BAD_PORTS: Final = frozenset(
     (
@@ -81,15 +78,17 @@ class Target:
 def _host(netloc: str, host: str, allowed: Allowed) -> str:
     host = host.lower()
     address = None if "%" in host else address_in(host)
-    if netloc.startswith("[") != (address is not None and address.version == 6):
+    bracketed = netloc.startswith("[")
+    # Parsers differ in whether what stands between the bracket and the port is a name.
+    if bracketed != (address is not None and address.version == 6) or not BEHIND.fullmatch(netloc.partition("]")[2]):
         raise RefusedUrl("Its host is no address or name.")
     if address is not None:
         if not allowed.takes(host, address):
             raise RefusedUrl("Its host is not an address on the public internet.")
         return host
-    if not NAME.fullmatch(host):
+    bare = host.removesuffix(".")
+    if not NAME.fullmatch(bare):
         raise RefusedUrl("Its host is no address or name.")
-    bare = host.rstrip(".")
     if NUMBER.fullmatch(bare.rpartition(".")[2]):
         raise RefusedUrl("Its host is an address in an odd spelling; write it as four decimal numbers.")
     local = "." not in bare or any(bare == name or bare.endswith(f".{name}") for name in LOCAL_NAMES)

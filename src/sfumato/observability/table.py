@@ -35,6 +35,24 @@ METRICS: Final = (
     # Accepting
     Metric("sfumato_accepts_total", "counter", "Jobs answered 202.", ("model", "priority")),
     Metric("sfumato_refusals_total", "counter", "Requests refused, by problem type.", ("problem",)),
+    Metric(
+        "sfumato_rates_alone_total",
+        "counter",
+        "Requests that a gateway counted alone, because what counts them for all gateways did not answer.",
+    ),
+    Metric(
+        "sfumato_quota_refusals_total",
+        "counter",
+        "Requests refused for a key's limit, by policy: requests (a second), jobs-in-flight, pixel-steps (a day).",
+        ("policy",),
+    ),
+    Metric("sfumato_api_keys", "gauge", "Keys as gateways know them, by state: good, expired, revoked.", ("state",)),
+    Metric(
+        "sfumato_key_readings_total",
+        "counter",
+        "Times that a gateway read the keys from the database, by result: read, failed.",
+        ("result",),
+    ),
     Metric("sfumato_accept_seconds", "histogram", "Request to 202, without the client's sending time.", ("model",)),
     # Waiting
     Metric("sfumato_waiting_jobs", "gauge", "Jobs waiting in the dispatcher.", ("model", "priority")),
@@ -84,6 +102,18 @@ METRICS: Final = (
     ),
     Metric("sfumato_webhook_pending_deliveries", "gauge", "Webhooks not delivered yet and not given up."),
     Metric("sfumato_webhook_oldest_pending_seconds", "gauge", "Age of the oldest of them; 0: none."),
+    Metric(
+        "sfumato_webhook_late_seconds",
+        "gauge",
+        "How long the longest due webhook waits for a recorder to send it; 0: none is due.",
+    ),
+    Metric(
+        "sfumato_webhook_attempt_seconds",
+        "histogram",
+        "One attempt to deliver a webhook, by result as above.",
+        ("result",),
+    ),
+    Metric("sfumato_webhook_delivery_seconds", "histogram", "Event to its delivery, with all attempts before."),
     Metric("sfumato_swept_total", "counter", "Objects, rows and outcomes removed for their age.", ("kind",)),
     Metric("sfumato_disk_free_bytes", "gauge", "Room left on the disk of the data folder."),
     Metric("sfumato_disk_size_bytes", "gauge", "Size of the disk of the data folder."),

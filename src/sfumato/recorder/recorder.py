@@ -29,7 +29,7 @@ from sfumato.observability import begin, bound_log, count, gauge, observe
 from sfumato.process import any_set, begin_role, run, stop_on_signals
 from sfumato.recorder.lag import Lag
 from sfumato.recorder.sweep import Sweep, promised
-from sfumato.recorder.webhooks import ATTEMPT_S, Payloads, Sender
+from sfumato.recorder.webhooks import ANSWER_BYTES, ATTEMPT_S, Payloads, Sender
 from sfumato.storage.secrets import link_secrets, webhook_secrets
 from sfumato.wiring import open_ports
 
@@ -226,7 +226,7 @@ def _sender(settings: Settings, outbox: Outbox) -> Sender:
     """Raises NoSecret when a secret is neither set nor can be kept in the data folder."""
     links = Links(link_secrets(settings.link_secrets.get_secret_value(), settings.data_dir))
     payloads = Payloads(links, settings.public_url, settings.result_keep_s)
-    fetcher = Fetcher(Allowed.parse(settings.webhook_allow), total_s=ATTEMPT_S)
+    fetcher = Fetcher(Allowed.parse(settings.webhook_allow), total_s=ATTEMPT_S, limit_bytes=ANSWER_BYTES)
     return Sender(
         outbox, fetcher, payloads, webhook_secrets(settings.webhook_secrets.get_secret_value(), settings.data_dir)
     )

@@ -1,4 +1,4 @@
-"""Sends the webhooks that are due: many at once, few to one host, each bounded in time and bytes."""
+"""Sends the webhooks that are due: many at once, few of one owner to one host, each bounded in time and bytes."""
 
 import asyncio
 import json
@@ -8,27 +8,30 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from standardwebhooks import Webhook
 
 from sfumato.core.errors import TransientError
 from sfumato.core.links import Links
 from sfumato.core.shown import Sighting, job_json, rfc3339
-from sfumato.core.webhooks import JOB_ENDPOINT, Attempt, Claimed, Outbox, wait_after
+from sfumato.core.webhooks import JOB_ENDPOINT, Attempt, Claimed, Outbox, Room, owners_secret, wait_after
 from sfumato.net.fetcher import Fetcher, Unreachable
 from sfumato.net.targets import RefusedUrl
-from sfumato.observability import begin, count, gauge
+from sfumato.observability import begin, count, gauge, observe
 
-__all__ = ["ATTEMPT_S", "PAYLOAD_BYTES", "Payloads", "Sender", "signed"]
+__all__ = ["ANSWER_BYTES", "ATTEMPT_S", "PAYLOAD_BYTES", "Payloads", "Sender", "signed"]
 
 log = logging.getLogger(__name__)
 
-AT_ONCE: Final = 128
+AT_ONCE: Final = 256
+"""Of which one owner alone gets half."""
 RETRIES_AT_ONCE: Final = 64
-"""Receivers that hung before will hang again: they get half of the places, so that the others find one free."""
+"""Receivers that hung before will hang again: they get a part of the places, so that the others find one free."""
 PER_HOST: Final = 4
 ATTEMPT_S: Final = 10.0
+ANSWER_BYTES: Final = 1024
+"""Of a body that nobody looks at; whoever sends a short one gets it sent whole."""
 LEASE_S: Final = 15.0
 """Longer than an attempt and its note; a recorder that died with it in hand is replaced after so long."""
 POLL_S: Final = 0.5
@@ -79,11 +82,15 @@ def signed(identity: str, at: float, body: bytes, secrets: Sequence[str]) -> dic
 
 
 class Sender:
-    """Delivers what `outbox` has. `secrets` sign the webhooks that came with a job; set `bell` when more is owed."""
+    """Delivers what `outbox` has. What signs the webhooks that came with a job is made from `secrets`.
+
+    Set `bell` when more is owed.
+    """
 
     def __init__(self, outbox: Outbox, fetcher: Fetcher, payloads: Payloads, secrets: Sequence[str]) -> None:
         self._outbox, self._fetcher, self._payloads, self._secrets = outbox, fetcher, payloads, secrets
-        self._busy: Counter[str] = Counter()
+        self._hosts: Counter[str] = Counter()
+        self._owners: Counter[str] = Counter()
         self._retrying = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.bell = asyncio.Event()
@@ -108,29 +115,42 @@ class Sender:
             await asyncio.gather(measured, *self._tasks, return_exceptions=True)
 
     async def _turn(self) -> None:
-        room = AT_ONCE - len(self._tasks)
-        if room <= 0:
+        free, retries = AT_ONCE - len(self._tasks), RETRIES_AT_ONCE - self._retrying
+        if free <= 0:
             return
         try:
-            retries = RETRIES_AT_ONCE - self._retrying
-            claimed = await self._outbox.claim(room, PER_HOST, self._busy, retries, LEASE_S)
-        except TransientError as error:
-            log.warning("can't look for webhooks now: %s", error.detail)
+            claimed = await self._outbox.claim(Room(free, retries, PER_HOST, self._hosts, self._owners), LEASE_S)
+        except Exception as error:
+            # Whatever it was: what is recorded must not wait for webhooks.
+            foreseen = isinstance(error, TransientError)
+            log.warning("can't look for webhooks now: %s", error, exc_info=not foreseen)
             await asyncio.sleep(TROUBLE_S)
             return
         for each in claimed:
-            self._busy[each.host] += 1
-            self._retrying += each.delivery.attempts > 0
+            self._hold(each, 1)
             task = asyncio.create_task(self._deliver(each))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def _hold(self, claimed: Claimed, change: Literal[1, -1]) -> None:
+        """Count one more in hand, or one less."""
+        for held, name in ((self._hosts, claimed.host), (self._owners, claimed.row.job.owner)):
+            held[name] += change
+            if not held[name]:
+                del held[name]
+        self._retrying += change * (claimed.delivery.attempts > 0)
+
     async def _deliver(self, claimed: Claimed) -> None:
+        began = time.monotonic()
         try:
             attempt = await self._attempt(claimed)
+            took_s = time.monotonic() - began
             await self._outbox.settle(claimed, attempt)
             result = "delivered" if attempt.delivered else "given_up" if attempt.wait_s is None else "failed"
             count("sfumato_webhook_deliveries_total", result=result)
+            observe("sfumato_webhook_attempt_seconds", took_s, result=result)
+            if attempt.delivered:
+                observe("sfumato_webhook_delivery_seconds", max(0.0, time.time() - claimed.delivery.at))
             if result == "given_up":
                 log.warning("webhook %s is given up: %s", claimed.delivery.id, attempt.error)
         except TransientError as error:
@@ -141,24 +161,25 @@ class Sender:
             # One delivery that nobody foresaw must not end all others; it comes again when its lease is over.
             log.exception("webhook %s", claimed.delivery.id)
         finally:
-            self._busy[claimed.host] -= 1
-            if not self._busy[claimed.host]:
-                del self._busy[claimed.host]
-            self._retrying -= claimed.delivery.attempts > 0
+            self._hold(claimed, -1)
             self.bell.set()
 
     async def _attempt(self, claimed: Claimed) -> Attempt:
         given = claimed.delivery
-        secrets = self._secrets if given.endpoint == JOB_ENDPOINT else claimed.secrets
-        if not secrets:
-            return Attempt(delivered=False, status=None, error="The endpoint was deleted.")
-        body = self._payloads.of(claimed)
-        headers = {"Content-Type": "application/json", "User-Agent": "Sfumato-Webhooks"}
-        headers |= signed(given.id, time.time(), body, secrets)
         try:
+            secrets = self._signing(claimed)
+            if not secrets:
+                return Attempt(delivered=False, status=None, error="The endpoint was deleted.")
+            body = self._payloads.of(claimed)
+            headers = {"Content-Type": "application/json", "User-Agent": "Sfumato-Webhooks"}
+            headers |= signed(given.id, time.time(), body, secrets)
             answer = await self._fetcher.fetch("POST", given.url, headers=headers, body=body)
         except (RefusedUrl, Unreachable) as error:
             return _failed(given.attempts, None, error.detail)
+        except Exception:
+            # It fails as any other does, so that it is given up some day instead of coming back for ever.
+            log.exception("webhook %s could not be sent", given.id)
+            return _failed(given.attempts, None, "It could not be sent; the service's log says why.")
         if 200 <= answer.status < 300:
             return Attempt(delivered=True, status=answer.status)
         if answer.status == GONE:
@@ -166,12 +187,18 @@ class Sender:
         redirect = " Redirects are not followed." if 300 <= answer.status < 400 else ""
         return _failed(given.attempts, answer.status, f"It answered {answer.status}.{redirect}")
 
+    def _signing(self, claimed: Claimed) -> Sequence[str]:
+        if claimed.delivery.endpoint == JOB_ENDPOINT:
+            return [owners_secret(each, claimed.row.job.owner) for each in self._secrets]
+        return claimed.secrets
+
     async def _measure_for_ever(self) -> None:
         while True:
             try:
                 pending = await self._outbox.pending()
                 gauge("sfumato_webhook_pending_deliveries", pending.count)
                 gauge("sfumato_webhook_oldest_pending_seconds", pending.oldest_s)
+                gauge("sfumato_webhook_late_seconds", pending.late_s)
             except TransientError:
                 pass  # the sender's own turn tells of it
             await asyncio.sleep(MEASURE_EVERY_S)

@@ -2,12 +2,11 @@
 
 import json
 import secrets as random
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, case, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sfumato.core.events import JobRow
@@ -17,9 +16,12 @@ from sfumato.core.webhooks import (
     Claimed,
     Delivery,
     DeliveryState,
+    Due,
     Hook,
     Pending,
+    Room,
     delivery_id,
+    shared_out,
     wanted,
 )
 from sfumato.storage.clock import database_now
@@ -29,7 +31,7 @@ from sfumato.storage.tables import deliveries, endpoints
 __all__ = ["SqlOutbox", "Telling", "as_delivery", "give_up", "host_of", "owe", "valid_secrets"]
 
 LOOKED_AT: Final = 4
-"""So many times as many due ones as there is room for are looked at, to pass over hosts that have their share."""
+"""So many times as many due ones as there is room for are looked at: hosts and owners with their share are passed."""
 _PENDING: Final = deliveries.c.state == DeliveryState.PENDING.value
 
 
@@ -48,6 +50,8 @@ async def owe(database: Database, connection: AsyncConnection, tellings: Sequenc
     query = select(endpoints).where(database.among(endpoints.c.owner, owners), endpoints.c.disabled_why == "")
     theirs = (await connection.execute(query.order_by(endpoints.c.id))).all()
     rows: dict[str, dict[str, Any]] = {}
+    if not theirs and not any(told.row.job.webhook_url for told in tellings):
+        return
     due_at = await database_now(connection)
     for told in tellings:
         job = told.row.job
@@ -70,7 +74,7 @@ def _owed(told: Telling, endpoint: str, url: str, due_at: float) -> dict[str, An
         "event": told.hook.value,
         "endpoint": endpoint,
         "url": url,
-        "host": host_of(url),
+        "host": f"{told.row.job.owner} {host_of(url)}",
         "position": told.position,
         "at": told.at,
         "state": DeliveryState.PENDING.value,
@@ -90,22 +94,16 @@ class SqlOutbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def claim(
-        self, most: int, per_host: int, busy: Mapping[str, int], retries: int, lease_s: float
-    ) -> Sequence[Claimed]:
-        """Take up to `most` due deliveries, nobody else's for `lease_s`; the longest due first."""
-        full = sorted(host for host, count in busy.items() if count >= per_host)
+    async def claim(self, room: Room, lease_s: float) -> Sequence[Claimed]:
+        """Take due deliveries as far as there is room, nobody else's for `lease_s`; owners in turn."""
         async with self._database.read() as connection:
-            # Mostly there is nothing, and then nobody who writes is held up.
-            at = await database_now(connection)
-            if (
-                await connection.execute(select(deliveries.c.id).where(_due(at), _free(full)).limit(1))
-            ).first() is None:
-                return []
+            # Looked for here, however many are due: whoever writes is held up by what is taken alone.
+            found = await connection.execute(_first_of_each(await database_now(connection), room))
+            ids = shared_out((Due(row.id, row.host, row.owner, row.attempts) for row in found), room)
+        if not ids:
+            return []
         async with self._database.write(LONG_S) as connection:
             at = await database_now(connection)
-            found = (await connection.execute(_first_of_each_host(at, full, most, per_host))).all()
-            ids = _shared_out(found, most, per_host, busy, retries)
             query = select(deliveries).where(self._database.among(deliveries.c.id, ids), _due(at))
             rows = (await connection.execute(query.with_for_update(skip_locked=True))).all()
             receipt = random.token_hex(8)
@@ -150,8 +148,10 @@ class SqlOutbox:
         """What waits, tried or not."""
         async with self._database.read() as connection:
             at = await database_now(connection)
-            found = (await connection.execute(select(func.count(), func.min(deliveries.c.at)).where(_PENDING))).one()
-        return Pending(found[0], 0.0 if found[1] is None else max(0.0, at - found[1]))
+            idle_due_at = case((deliveries.c.leased_until <= at, deliveries.c.due_at))
+            query = select(func.count(), func.min(deliveries.c.at), func.min(idle_due_at)).where(_PENDING)
+            number, *moments = (await connection.execute(query)).one()
+        return Pending(number, *(0.0 if moment is None else max(0.0, at - moment) for moment in moments))
 
 
 def _due(at: float) -> ColumnElement[bool]:
@@ -167,33 +167,24 @@ def _due(at: float) -> ColumnElement[bool]:
     return _PENDING & (deliveries.c.due_at <= at) & (deliveries.c.leased_until <= at) & ~held_up
 
 
-def _free(full: Sequence[str]) -> ColumnElement[bool]:
-    return deliveries.c.host.not_in(full)
+def _first_of_each(at: float, room: Room) -> Select[Any]:
+    """What is longest due, of each owner and host that has room, owners in turn: no backlog hides another's.
 
-
-def _first_of_each_host(at: float, full: Sequence[str], most: int, per_host: int) -> Select[Any]:
-    """The longest due of each host that has room: one host's backlog, however long, hides nobody else's."""
-    order = (deliveries.c.due_at, deliveries.c.position)
-    place = func.row_number().over(partition_by=deliveries.c.host, order_by=order).label("place")
-    due = select(deliveries.c.id, deliveries.c.host, deliveries.c.attempts, deliveries.c.due_at, place)
-    ranked = due.where(_due(at), _free(full)).subquery()
-    first = select(ranked).where(ranked.c.place <= per_host)
-    return first.order_by(ranked.c.due_at, ranked.c.id).limit(most * LOOKED_AT)
-
-
-def _shared_out(found: Sequence[Any], most: int, per_host: int, busy: Mapping[str, int], retries: int) -> list[str]:
-    held = Counter(busy)
-    chosen: list[str] = []
-    for row in found:
-        if len(chosen) == most:
-            break
-        again = row.attempts > 0
-        if held[row.host] >= per_host or (again and retries <= 0):
-            continue
-        held[row.host] += 1
-        retries -= again
-        chosen.append(row.id)
-    return chosen
+    Nor do those that failed before hide those that were never tried: each kind has its turns.
+    """
+    full = sorted(host for host, count in room.hosts.items() if count >= room.per_host)
+    again = (deliveries.c.attempts > 0).label("again")
+    theirs, longest = (deliveries.c.owner, deliveries.c.host), (deliveries.c.due_at, deliveries.c.position)
+    place = func.row_number().over(partition_by=theirs, order_by=longest).label("place")
+    shown = _due(at) & deliveries.c.host.not_in(full)
+    if room.retries <= 0:
+        shown &= deliveries.c.attempts == 0
+    due = select(deliveries.c.id, *theirs, deliveries.c.attempts, deliveries.c.due_at, again, place)
+    first = due.where(shown).subquery()
+    kind, order = (first.c.owner, first.c.again), (first.c.due_at, first.c.id)
+    turn = func.row_number().over(partition_by=kind, order_by=order).label("turn")
+    by_turns = select(first, turn).where(first.c.place <= room.per_host).subquery()
+    return select(by_turns).order_by(by_turns.c.turn, by_turns.c.due_at, by_turns.c.id).limit(room.free * LOOKED_AT)
 
 
 async def _disable(connection: AsyncConnection, given: Delivery, why: str) -> None:
@@ -235,8 +226,10 @@ def valid_secrets(stored: str, at: float) -> list[tuple[str, float | None]]:
 
 
 def host_of(url: str) -> str:
-    """Whose share a delivery to this address is taken from."""
+    """Host and port of this address: one owner's deliveries to it have a share of their own, so that a receiver that
+    hangs holds up neither another owner's at the same host nor another one beside it."""
     try:
-        return (urlsplit(url).hostname or url).rstrip(".")
+        parts = urlsplit(url)
+        return f"{(parts.hostname or url).rstrip('.')}:{parts.port or parts.scheme}"
     except ValueError:
         return url

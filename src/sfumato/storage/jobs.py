@@ -1,7 +1,7 @@
 """Job rows in SQL: what the recorder folds into them and what the gateway reads of them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -10,17 +10,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sfumato.core.events import JobEvent, JobRow, Unreadable, advance, decode_event, new_row
 from sfumato.core.job import Job, State
+from sfumato.core.news import News, Place, Settled
 from sfumato.core.ports import JobPage, JobQuery, RowChange
 from sfumato.core.webhooks import hook_of
+from sfumato.storage import news
 from sfumato.storage.cursors import cursor_behind, place_of
 from sfumato.storage.database import LONG_S, Database
 from sfumato.storage.deliveries import Telling, owe
+from sfumato.storage.hidden import few_shown, many_shown
+from sfumato.storage.news import Happened, tell
+from sfumato.storage.purge import remove_rows
 from sfumato.storage.tables import cursors as _cursors
-from sfumato.storage.tables import deliveries, forgotten, jobs, parked, pending
+from sfumato.storage.tables import forgotten, jobs, parked, pending
 
 __all__ = ["SqlJobs"]
 
-COUNTED_AHEAD: Final = 1_000
+COUNTED: Final = 1_000_000
+COUNTED_AHEAD: Final = 10_000
 SWEEP_CHUNK: Final = 1_000
 """Rows removed in one transaction, so that a sweep never holds up the recorder for long."""
 MOVING: Final = ("state", "due_at", "row")
@@ -40,7 +46,8 @@ class SqlJobs:
     async def get(self, job_id: str) -> JobRow | None:
         """The row, unless it is forgotten or not written yet."""
         async with self._database.read() as connection:
-            row: JobRow | None = (await connection.execute(_shown().where(jobs.c.id == job_id))).scalar()
+            found = select(jobs.c.row).where(jobs.c.id == job_id, few_shown(jobs.c.id))
+            row: JobRow | None = (await connection.execute(found)).scalar()
         return row
 
     async def list(self, query: JobQuery) -> JobPage:
@@ -50,9 +57,16 @@ class SqlJobs:
         page = rows[: query.limit]
         return JobPage(page, cursor_behind(page[-1].job.created_at, page[-1].id) if len(rows) > query.limit else "")
 
+    async def count(self, query: JobQuery) -> int:
+        """How many rows all pages of the list have, whatever its cursor (counted up to a million)."""
+        found = _matching(select(jobs.c.id).where(many_shown(jobs.c.id)), query).limit(COUNTED).subquery()
+        async with self._database.read() as connection:
+            return int((await connection.execute(select(func.count()).select_from(found))).scalar_one())
+
     async def ahead(self, job: Job) -> int:
-        """About how many jobs of its model wait before it (by priority, then time; counted up to 1,000)."""
-        earlier = tuple_(jobs.c.priority, jobs.c.created_at) < tuple_(job.priority.rank, job.created_at)
+        """About how many of its owner's jobs of its model and priority wait before it (counted up to 10,000)."""
+        alike = (jobs.c.owner == job.owner) & (jobs.c.priority == job.priority.rank)
+        earlier = alike & (jobs.c.created_at < job.created_at)
         waiting = select(jobs.c.id).where(jobs.c.model == job.model, jobs.c.state == State.QUEUED.value, earlier)
         counted = select(func.count()).select_from(waiting.limit(COUNTED_AHEAD).subquery())
         async with self._database.read() as connection:
@@ -62,6 +76,16 @@ class SqlJobs:
         """Hide the row for good, even one that is yet to be written; its outcome stays as the tombstone."""
         async with self._database.write() as connection:
             await self._database.put(connection, forgotten, [{"job_id": job_id}])
+
+    async def settled(self) -> Settled:
+        """What of the news can be read now."""
+        async with self._database.read() as connection:
+            return await news.settled(connection)
+
+    async def news(self, after: Place, last: int, owners: Collection[str] | None, limit: int) -> Sequence[News]:
+        """The oldest lines after a place and up to number `last`, of these owners' jobs (None: of all)."""
+        async with self._database.read() as connection:
+            return await news.read(self._database, connection, after, last, owners, limit)
 
     # What the recorder writes
 
@@ -95,6 +119,7 @@ class SqlJobs:
     async def sweep(self, before: float) -> int:
         """Remove terminal rows created before `before` (Unix seconds), and events that no job came for; how many."""
         removed = 0
+        await news.trim(self._database, LONG_S)
         while found := await self._sweep_chunk(before):
             removed += found
         async with self._database.write(LONG_S) as connection:
@@ -103,14 +128,8 @@ class SqlJobs:
         return removed + orphans.rowcount
 
     async def _sweep_chunk(self, before: float) -> int:
-        ended = select(jobs.c.id).where(jobs.c.due_at.is_(None), jobs.c.created_at < before).limit(SWEEP_CHUNK)
-        async with self._database.write(LONG_S) as connection:
-            # What somebody else has in hand is left for the next sweep.
-            ids = (await connection.execute(ended.with_for_update(skip_locked=True))).scalars().all()
-            await connection.execute(delete(forgotten).where(self._database.among(forgotten.c.job_id, ids)))
-            await connection.execute(delete(deliveries).where(self._database.among(deliveries.c.job_id, ids)))
-            await connection.execute(delete(jobs).where(self._database.among(jobs.c.id, ids)))
-        return len(ids)
+        old = select(jobs.c.id).where(jobs.c.created_at < before).limit(SWEEP_CHUNK)
+        return await remove_rows(self._database, old)
 
     async def _fold(self, connection: AsyncConnection, told: "Mapping[str, _Told]") -> None:
         """Several recorders may fold the same at once: each takes its locks in the order below, and rows by their ids.
@@ -124,12 +143,18 @@ class SqlJobs:
         before = await self._locked(connection, told)
         waited = await self._take_pending(connection, [row["id"] for row in created])
         tellings: list[Telling] = []
+        # A row that was there already may have been purged since it was looked at.
+        there = [before[row["id"]] for row in created if row["id"] in before]
+        happened = [Happened(row, row.events[0]) for row in there]
         after = {
-            job_id: _folded(row, [*waited[job_id], *told[job_id].events], tellings) for job_id, row in before.items()
+            job_id: _folded(row, [*waited[job_id], *told[job_id].events], tellings, happened)
+            for job_id, row in before.items()
         }
         changed = [_columns(row) for job_id, row in after.items() if row is not before[job_id]]
         if changed:
             await self._database.put(connection, jobs, changed, update=MOVING)
+        if happened:
+            await tell(self._database, connection, sorted(happened, key=lambda each: (each.row.id, each.line.position)))
         if tellings:
             await owe(self._database, connection, tellings)
         early = [_waiting(*placed) for job_id, its in told.items() if job_id not in after for placed in its.events]
@@ -183,10 +208,12 @@ def _by_job(changes: Iterable[RowChange]) -> dict[str, _Told]:
     return dict(sorted(told.items()))
 
 
-def _folded(row: JobRow, placed: Iterable[_Placed], tellings: list[Telling]) -> JobRow:
-    """The row after these events; what they give webhooks to tell is put into `tellings`."""
+def _folded(row: JobRow, placed: Iterable[_Placed], tellings: list[Telling], happened: list[Happened]) -> JobRow:
+    """The row after these events; what they give webhooks to tell, and the lines it gets, are put into the lists."""
     for position, event in sorted(placed, key=lambda each: each[0]):
         before, row = row, advance(row, event, position)
+        if row.events is not before.events:
+            happened.append(Happened(row, row.events[-1]))
         if (hook := hook_of(before, row)) is not None:
             tellings.append(Telling(hook, row, position, event.at))
     return row
@@ -216,18 +243,22 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def _shown() -> Select[Any]:
-    return select(jobs.c.row).where(jobs.c.id.not_in(select(forgotten.c.job_id)))
-
-
-def _page(query: JobQuery) -> Select[Any]:
-    rows = _shown()
+def _matching(rows: Select[Any], query: JobQuery) -> Select[Any]:
     if query.owner is not None:
         rows = rows.where(jobs.c.owner == query.owner)
     if query.model:
         rows = rows.where(jobs.c.model == query.model)
     if query.state is not None:
         rows = rows.where(jobs.c.state == query.state.value)
+    if query.since is not None:
+        rows = rows.where(jobs.c.created_at >= query.since)
+    if query.until is not None:
+        rows = rows.where(jobs.c.created_at < query.until)
+    return rows
+
+
+def _page(query: JobQuery) -> Select[Any]:
+    rows = _matching(select(jobs.c.row).where(few_shown(jobs.c.id)), query)
     if query.cursor:
         rows = rows.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*place_of(query.cursor)))
     # One more than asked tells whether there is a next page.

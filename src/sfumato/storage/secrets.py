@@ -5,13 +5,11 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
-from typing import Final
 
 from sfumato.core.errors import SfumatoError
+from sfumato.core.webhooks import SECRET_PREFIX
 
-__all__ = ["WEBHOOK_PREFIX", "NoSecret", "kept_secret", "link_secrets", "new_webhook_secret", "webhook_secrets"]
-
-WEBHOOK_PREFIX: Final = "whsec_"
+__all__ = ["NoSecret", "kept_secret", "link_secrets", "new_webhook_secret", "webhook_secrets"]
 
 
 class NoSecret(SfumatoError):
@@ -57,7 +55,7 @@ def _make(file: Path, secret: str) -> None:
 
 def new_webhook_secret() -> str:
     """A secret as Standard Webhooks spells one: 32 random bytes."""
-    return WEBHOOK_PREFIX + base64.b64encode(os.urandom(32)).decode()
+    return SECRET_PREFIX + base64.b64encode(os.urandom(32)).decode()
 
 
 def link_secrets(given: str, folder: Path) -> list[bytes]:

@@ -122,7 +122,9 @@ def _advice(error: Exception) -> str:
     if "readonly" in cause or "unable to open" in cause:
         return "Make its folder exist and be writable."
     if "malformed" in cause or "not a database" in cause:
-        return "Stop the service and move this file away: it is built again from the logs."
+        return (
+            "Stop the service and move this file away: jobs are built again from the logs, keys and endpoints are not."
+        )
     if "locked" in cause:
         return "Another process is writing for long; try again."
     return "Check its disk and folder."

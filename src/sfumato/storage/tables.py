@@ -16,7 +16,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-from sfumato.core.events import JobRow
+from sfumato.core.events import JobRow, Lifecycle
 from sfumato.core.frozen import Frozen
 
 __all__ = [
@@ -31,13 +31,14 @@ __all__ = [
     "jobs",
     "leases",
     "metadata",
+    "news",
     "parked",
     "pending",
     "placements",
     "pools",
 ]
 
-REVISION: Final = "0004"
+REVISION: Final = "0007"
 """The migration that makes exactly these tables; a test compares both."""
 
 metadata: Final = MetaData()
@@ -73,7 +74,11 @@ jobs: Final = Table(
     Column("due_at", Double, comment="expires_at while the job may still expire, NULL once it has ended"),
     Column("row", Json(JobRow), nullable=False),
     Index("jobs_of_owner", "owner", "created_at", "id"),
-    Index("jobs_of_model", "model", "state", "priority", "created_at"),
+    # Few jobs fail: without these a list of them would read all others.
+    Index("jobs_of_owner_in_state", "owner", "state", "created_at", "id"),
+    Index("jobs_in_state", "state", "created_at", "id"),
+    # How many of an owner's jobs wait before one of them is asked whenever its place is shown.
+    Index("jobs_of_model", "model", "state", "owner", "priority", "created_at"),
     Index("jobs_by_age", "created_at"),
 )
 # Most rows have ended; the watch for expired ones must not pay for them.
@@ -81,6 +86,8 @@ Index("jobs_due", jobs.c.due_at, sqlite_where=jobs.c.due_at.is_not(None), postgr
 # How many jobs an owner has is asked before each of his next ones is taken.
 _UNENDED: Final = jobs.c.due_at.is_not(None)
 Index("jobs_in_flight", jobs.c.owner, sqlite_where=_UNENDED, postgresql_where=_UNENDED)
+# So is what they cost today; who has made a hundred thousand of them must not have as many rows read for it.
+Index("jobs_spent", jobs.c.owner, jobs.c.created_at, jobs.c.cost)
 
 # Apart from jobs, because a job may be forgotten before its row is written.
 forgotten: Final = Table("forgotten", metadata, Column("job_id", Text, primary_key=True))
@@ -93,6 +100,19 @@ pending: Final = Table(
     Column("position", BigInteger, primary_key=True),
     Column("at", Double, nullable=False),
     Column("event", Text, nullable=False, comment="as in the event log"),
+)
+
+# What happens to jobs, in one line that can be followed: the lines of their rows, each as it was recorded.
+news: Final = Table(
+    "news",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("position", BigInteger, primary_key=True, comment="in the event log; 0 is the job message"),
+    Column("number", BigInteger, nullable=False, comment="of the transaction that recorded it"),
+    Column("owner", Text, nullable=False),
+    Column("at", Double, nullable=False, comment="when it was recorded, by the database's clock"),
+    Column("line", Json(Lifecycle), nullable=False, comment="as in the job's row"),
+    Index("news_in_order", "number", "job_id", "position"),
 )
 
 cursors: Final = Table(
@@ -167,6 +187,7 @@ api_keys: Final = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double),
     Column("revoked_at", Double),
+    Column("weight", Double, comment="1 where it is NULL"),
 )
 # Where an owner's events go. The secrets sign, so they are kept as they are: a list of [secret, until or null].
 endpoints: Final = Table(

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select, tuple_, update
 
 from sfumato.core.webhooks import (
+    MOST_SECRETS,
     Delivery,
     DeliveryPage,
     DeliveryQuery,
@@ -37,8 +38,8 @@ class SqlWebhooks:
             found = (await connection.execute(query)).all()
         return [_endpoint(row) for row in found]
 
-    async def add(self, endpoint: Endpoint, secret: str) -> None:
-        """Events from now on go there too."""
+    async def add(self, endpoint: Endpoint, secret: str, most: int) -> bool:
+        """Events from now on go there too. False: the owner has `most` already, and nothing was added."""
         values = {
             "id": endpoint.id,
             "owner": endpoint.owner,
@@ -49,8 +50,14 @@ class SqlWebhooks:
             "created_at": endpoint.created_at,
             "disabled_why": endpoint.disabled_why,
         }
+        theirs = select(_endpoints.c.id).where(_endpoints.c.owner == endpoint.owner)
         async with self._database.write() as connection:
+            # Who adds at the same time waits for these, and then counts what was added.
+            await connection.execute(theirs.with_for_update())
+            if len((await connection.execute(theirs)).all()) >= most:
+                return False
             await connection.execute(insert(_endpoints).values(**values))
+        return True
 
     async def remove(self, owner: str, endpoint: str) -> bool:
         """Nothing more goes there; what waits for it is given up. False when the owner has no such endpoint."""
@@ -62,7 +69,7 @@ class SqlWebhooks:
         return bool(gone.rowcount)
 
     async def rotate(self, owner: str, endpoint: str, secret: str, overlap_s: float) -> bool:
-        """`secret` signs from now on; those of before sign beside it for `overlap_s` at most. False: no such one."""
+        """`secret` signs from now on; the latest before sign beside it for `overlap_s` at most. False: none."""
         mine = (_endpoints.c.id == endpoint) & (_endpoints.c.owner == owner)
         async with self._database.write() as connection:
             row = (await connection.execute(select(_endpoints).where(mine).with_for_update())).one_or_none()
@@ -73,7 +80,7 @@ class SqlWebhooks:
             before = [
                 (text, last if until is None else min(until, last)) for text, until in valid_secrets(row.secrets, at)
             ]
-            kept = [(secret, None), *(each for each in before if each[1] > at)]
+            kept = [(secret, None), *(each for each in before if each[1] > at)][:MOST_SECRETS]
             await connection.execute(update(_endpoints).where(mine).values(secrets=json.dumps(kept)))
         return True
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sfumato.core.errors import EngineDead
 from sfumato.core.job import Job
+from sfumato.engine.batcher import Whose
 from sfumato.engine.events import Event, Failed, Finished, Pixels, Progress
 from sfumato.engine.opening import AnyEngine
 from sfumato.observability import observe
@@ -105,7 +106,7 @@ class EngineThread:
 
     def _add(self, key: str, job: Job, pixels: Pixels) -> None:
         try:
-            self._engine.add(key, job.params, pixels, job.priority)
+            self._engine.add(key, job.params, pixels, job.priority, Whose(job.owner, job.weight))
         except (MemoryError, EngineDead):
             raise
         except Exception as error:

@@ -1,4 +1,4 @@
-"""API keys, and what finds the jobs of an owner that have not ended."""
+"""API keys, and what finds the jobs of an owner that have not ended, and what they cost."""
 
 from alembic import op
 from sqlalchemy import BigInteger, Column, Double, Integer, Text, text
@@ -24,3 +24,4 @@ def upgrade() -> None:
     )
     unended = text("due_at IS NOT NULL")
     op.create_index("jobs_in_flight", "jobs", ["owner"], sqlite_where=unended, postgresql_where=unended)
+    op.create_index("jobs_spent", "jobs", ["owner", "created_at", "cost"])

@@ -1,0 +1,88 @@
+"""Every route × every scope: who gets in, who is told to bring a key, and who that the key is for something else."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.gateway_service import GatewayService, gateway_service, problem
+
+OPEN = {
+    ("get", "/api/status"),
+    ("get", "/healthz"),
+    ("get", "/metrics"),
+    ("get", "/readyz"),
+}
+READ = {
+    ("get", "/api/events"),
+    ("get", "/api/jobs"),
+    ("get", "/api/jobs/{job_id}"),
+    ("get", "/api/jobs/{job_id}/events"),
+    ("get", "/api/jobs/{job_id}/result"),
+    ("get", "/api/models"),
+    ("get", "/api/scale/{model_name}"),
+    ("get", "/api/webhooks/deliveries"),
+    ("get", "/api/webhooks/endpoints"),
+}
+SUBMIT = {
+    ("delete", "/api/jobs/{job_id}"),
+    ("delete", "/api/webhooks/endpoints/{endpoint_id}"),
+    ("post", "/api/diffusion"),
+    ("post", "/api/jobs"),
+    ("post", "/api/jobs/{job_id}/cancel"),
+    ("post", "/api/jobs/{job_id}/retry"),
+    ("post", "/api/uploads"),
+    ("post", "/api/webhooks/deliveries/{delivery_id}/redeliver"),
+    ("post", "/api/webhooks/endpoints"),
+    ("post", "/api/webhooks/endpoints/{endpoint_id}/rotate"),
+    ("post", "/api/webhooks/secrets"),
+    ("put", "/api/uploads/{upload_id}"),
+}
+BY_LINK = {
+    ("get", "/api/jobs/{job_id}"),
+    ("get", "/api/jobs/{job_id}/events"),
+    ("get", "/api/jobs/{job_id}/result"),
+    ("put", "/api/uploads/{upload_id}"),
+}
+"""Those that look at a token by themselves; it is wrong here, so they answer that nothing is there."""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[GatewayService]:
+    """A gateway that needs keys."""
+    with gateway_service(tmp_path, auth="keys") as gateway:
+        yield gateway
+
+
+def address(path: str) -> str:
+    return re.sub(r"\{\w+\}", "00000000-0000-7000-8000-00000000abcd", path)
+
+
+def test_every_route_stands_in_one_of_these_lists(service: GatewayService) -> None:
+    described = service.app.openapi()["paths"]
+    assert {(method, path) for path, item in described.items() for method in item} == OPEN | READ | SUBMIT
+    assert not (OPEN & READ) | (OPEN & SUBMIT) | (READ & SUBMIT)
+
+
+@pytest.mark.parametrize("token", ["", "?token=1.x"])
+@pytest.mark.parametrize("scope", ["", "read", "submit", "admin"])
+def test_each_route_lets_in_who_has_its_scope(service: GatewayService, scope: str, token: str) -> None:
+    headers = {"Last-Event-ID": "none of ours"} | (service.key("alice", scope) if scope else {})  # no endless stream
+    for method, path in sorted(OPEN | READ | SUBMIT):
+        answer = service.client.request(method, address(path) + token, headers=headers)
+        needed = "read" if (method, path) in READ else "submit"
+        if (method, path) in OPEN or scope in ("admin", needed):
+            assert answer.status_code not in (401, 403, 500), (method, path, answer.text)
+        elif scope:
+            assert f"scope {needed}" in problem(answer, 403, "forbidden")["detail"], (method, path)
+        elif token and (method, path) in BY_LINK:
+            problem(answer, 404, "not-found")
+        else:
+            problem(answer, 401, "unauthorized")
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PATCH", "HEAD", "PROPFIND"])
+def test_a_method_that_no_route_has_opens_nothing(service: GatewayService, method: str) -> None:
+    for path in {path for _, path in READ | SUBMIT}:
+        assert service.client.request(method, address(path)).status_code == 401, (method, path)
