@@ -106,6 +106,7 @@ class FakeService:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.requests: list[httpx.Request] = []
         self.hooks = FakeHooks()
+        self.warnings: list[str] = []
         self._doomed: set[str] = set()
         self._keys: dict[str, str] = {}
 
@@ -148,7 +149,8 @@ class FakeService:
         if b"broken" in request.content:
             self._doomed.add(job_id)
         links = ("id", "status", "result_url", "status_url", "events_url")
-        return httpx.Response(202, json={name: self.jobs[job_id][name] for name in links})
+        told = {name: self.jobs[job_id][name] for name in links}
+        return httpx.Response(202, json=told | ({"warnings": self.warnings} if self.warnings else {}))
 
     def _list(self, request: httpx.Request) -> httpx.Response:
         asked = request.url.params

@@ -120,6 +120,17 @@ def test_out_waits_and_saves_a_folders_results(
     assert "succeeded 2" in told.err
 
 
+@pytest.mark.parametrize("more", [[], ["--wait"]])
+def test_a_warning_is_told_once_for_many_pictures(
+    run: Run, service: FakeService, boat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    (tmp_path / "lake.jpg").write_bytes(b"lake")
+    service.warnings = ["The prompt has no word that restyle knows."]
+    assert submit(run, tmp_path, *more) == 0
+    assert boat.exists()
+    assert capsys.readouterr().err.count("no word that restyle knows") == 1
+
+
 def test_json_is_one_object_a_picture(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("boat", "broken"):
         (tmp_path / f"{name}.png").write_bytes(name.encode())

@@ -101,6 +101,8 @@ def _send_and_show(
         sent = asyncio.run(_send(context, url, model, orders, follow, out, board))
     for one in sent:
         show.show_sent(one, as_json=as_json)
+    for said in dict.fromkeys(said for one in sent for said in one.warnings):
+        show.complain(said)
     if any(one.state == "unknown" for one in sent):
         show.complain(f"The same command with --key {key} finds those jobs or makes them, and none twice.")
     raise typer.Exit(any(one.error for one in sent))

@@ -38,12 +38,14 @@ class Order:
 
 @dataclass(slots=True)
 class Sent:
-    """What became of an order so far. `error` says why it was refused, failed, or could not be followed."""
+    """What became of an order so far. `error` says why it was refused, failed, or could not be followed; `warnings`
+    what the service said when it took it."""
 
     order: Order
     job: JobInfo | None = None
     saved: Path | None = None
     error: SfumatoError | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
@@ -106,6 +108,7 @@ async def send_all(
         try:
             async with uploads:
                 sent.job = job = await client.submit(order.source, model_name, idempotency_key=order.key, **order.asked)
+            sent.warnings = job.warnings
             if wait:
                 told(sent)
                 await _follow(client, sent, job, out, told)

@@ -83,7 +83,7 @@ class JobInfo(Frozen):
 
     `result_url` is the access link: it can be shared, and serves the picture once there is one. `attempt` counts
     planned retries, `timings` are seconds. `params` are what was asked, and once the service was asked about the job,
-    all of them. `owner` is told to who sees the jobs of all.
+    all of them. `owner` is told to who sees the jobs of all. `warnings` are there after `submit` alone.
     """
 
     id: str
@@ -109,6 +109,7 @@ class JobInfo(Frozen):
     timings: dict[str, float | None] = Field(default_factory=dict)
     error: JobError | None = None
     result: ResultInfo | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:
