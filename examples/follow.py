@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import sys
 import time
+import urllib.error
 import urllib.request
 
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 url = (sys.argv[1:] or ["http://127.0.0.1:8000"])[0]
 headers = {"Authorization": f"Bearer {os.environ.get('SFUMATO_API_KEY', '')}"}
 while True:
@@ -23,6 +26,9 @@ while True:
                     sys.stdout.flush()
                 elif name == "" and place:
                     headers["Last-Event-ID"] = place  # an event is complete with the empty line behind it
+    except urllib.error.HTTPError as error:
+        if error.code < 500:
+            sys.exit(f"{error}: {error.read().decode()}\nYour key goes into SFUMATO_API_KEY.")
     except OSError as error:
         sys.stderr.write(f"{error}; again in a second\n")
     time.sleep(1)

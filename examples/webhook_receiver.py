@@ -1,5 +1,6 @@
 """A receiver of Sfumato's webhooks: python -m examples.webhook_receiver PORT SECRET."""
 
+import signal
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,4 +21,7 @@ class Receiver(BaseHTTPRequestHandler):
         self.end_headers()
 
 
+if len(sys.argv) != 3 or not sys.argv[2]:
+    sys.exit(__doc__)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver).serve_forever()

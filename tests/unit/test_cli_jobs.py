@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sfumato.cli import main, options, show
-from sfumato.client import JobInfo, flows
+from sfumato.cli import explained, main, options, show
+from sfumato.client import Busy, InvalidRequest, JobInfo, TransientError, flows
 from sfumato.client.batch import Order, Sent
 from sfumato.core.retry import RetryPolicy
 from tests.fake_service import FakeService, job_json
@@ -253,6 +253,27 @@ def test_cancel_goes_on_after_one_that_has_ended(
     told = capsys.readouterr()
     assert f"{second} canceled" in told.out
     assert "The job ended succeeded." in told.err
+
+
+def test_delete_goes_on_after_one_that_is_unknown(
+    run: Run, service: FakeService, boat: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert submit(run, boat, "--wait") == 0
+    (job_id,) = service.jobs
+    capsys.readouterr()
+    assert run("delete", "0190b0f0-0000-7000-8000-00000000abcd", job_id) == 1
+    assert capsys.readouterr().out == f"{job_id} deleted\n"
+
+
+def test_picture_over_a_limit_was_refused_for_sure(tmp_path: Path) -> None:
+    order = Order(tmp_path / "lake.png", "lake", {})
+    assert Sent(order, error=Busy("A million are used up.", 60.0)).state == "refused"
+    assert Sent(order, error=TransientError("no answer")).state == "unknown"
+
+
+def test_who_shows_no_key_is_told_where_it_goes() -> None:
+    said = explained(InvalidRequest("Send a key.", slug="unauthorized", status=401))
+    assert "SFUMATO_API_KEY" in said
 
 
 def test_jobs_lists_only_what_was_asked_for(

@@ -110,5 +110,10 @@ def main(arguments: Sequence[str] | None = None, transport: Any = None) -> int:
 
 def explained(error: SfumatoError) -> str:
     """What went wrong and, where it is known, the command that helps."""
-    hint = "\nIs the service running? Start it with: sfumato up" if error.slug == "unreachable" else ""
-    return f"{error.detail}{hint}"
+    hints = {
+        "unreachable": "Is the service running? Start it with: sfumato up\n"
+        "If it is elsewhere, say where by --url or SFUMATO_URL.",
+        "unauthorized": "This command shows the key that is in SFUMATO_API_KEY.",
+    }
+    hint = hints.get(getattr(error, "case", error.slug), "")
+    return f"{error.detail}\n{hint}".rstrip()

@@ -13,6 +13,7 @@ from sfumato.cli.verb import Verb
 
 if TYPE_CHECKING:
     from sfumato.cli.show import Board
+    from sfumato.client import Client
     from sfumato.client.batch import Order, Sent
     from sfumato.client.flows import Asked
 
@@ -23,7 +24,7 @@ PANEL = "Make pictures"
 
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command."""
-    for verb in (submit, get, watch, cancel):
+    for verb in (submit, get, watch, cancel, delete):
         app.command(cls=Verb, rich_help_panel=PANEL)(verb)
 
 
@@ -160,3 +161,13 @@ def watch(
 def cancel(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
     """Cancel jobs that have not ended."""
     each(context, url, job_ids, lambda service, job_id: f"{job_id} {service.cancel(job_id).status}")
+
+
+def delete(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
+    """Delete ended jobs with their pictures."""
+
+    def one(service: "Client", job_id: str) -> str:
+        service.delete(job_id)
+        return f"{job_id} deleted"
+
+    each(context, url, job_ids, one)

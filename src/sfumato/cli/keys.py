@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import sys
 import time
 from datetime import UTC, datetime
@@ -65,7 +66,8 @@ def create(
         expires_at=now + span_s(expires, "--expires") if expires else None,
     )
     asyncio.run(_add(load_settings(data_dir=data_dir), key))
-    sys.stderr.write("This is shown once. Revoke it with: sfumato keys revoke " + key.prefix + "\n")
+    where = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir else ""
+    sys.stderr.write(f"This is shown once. Revoke it with: sfumato keys revoke {key.prefix}{where}\n")
     sys.stdout.write(f"{text}\n")
 
 
@@ -95,9 +97,11 @@ def revoke(
 
     # Who pastes the whole key has it in a shell's history now, and that is what it is revoked for.
     asked = prefix_of(prefix) or prefix.removeprefix("sfu_").rstrip("_")
-    key = asyncio.run(_revoke(load_settings(data_dir=data_dir), asked))
+    settings = load_settings(data_dir=data_dir)
+    key = asyncio.run(_revoke(settings, asked))
     if key is None:
-        raise NotFound(f"no key has the prefix {asked[:8]}; see: sfumato keys list")
+        where = "the database" if settings.database_url else settings.data_dir
+        raise NotFound(f"no key in {where} has the prefix {asked[:8]}; see: sfumato keys list")
     sys.stdout.write(f"{_line(key, time.time())}\n")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from sfumato.client.async_client import AsyncClient
-from sfumato.client.errors import JobFailed
+from sfumato.client.errors import Busy, JobFailed
 from sfumato.client.flows import Asked
 from sfumato.client.views import JobInfo
 from sfumato.core.errors import InvalidRequest, SfumatoError, TransientError
@@ -54,7 +54,8 @@ class Sent:
             return self.job.status
         if self.error is None:
             return "sending"
-        return "unknown" if isinstance(self.error, TransientError) else "refused"
+        unclear = isinstance(self.error, TransientError) and not isinstance(self.error, Busy)
+        return "unknown" if unclear else "refused"
 
     @property
     def done(self) -> float:

@@ -7,7 +7,7 @@ SfumatoError
 │   └── AlreadyEnded      too late to cancel: the job has another end
 ├── TransientError        still no luck after the retries; nothing is lost by trying later with the same key
 │   ├── Unreachable       nothing answers at this address
-│   └── Busy              the model's queue is full; `retry_after_s` says when to come again
+│   └── Busy              a queue is full, or a limit of your key is reached; `retry_after_s` says when again
 ├── JobFailed             the job ended without a picture: failed, canceled or expired; `case` says which
 ├── WaitTimeout           your own timeout passed; the job goes on (also a TimeoutError)
 └── BadAnswer             something answers there that does not talk like Sfumato
@@ -16,6 +16,7 @@ SfumatoError
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from sfumato.client.messages import Lost, Reply, Request, Response
 from sfumato.core.errors import InvalidRequest, NotFound, PermanentError, SfumatoError, TransientError, UnknownModel
@@ -53,14 +54,15 @@ class Unreachable(TransientError):
 
 
 class Busy(TransientError):
-    """The service takes no more of these now; `retry_after_s` (seconds) says when to come again."""
+    """The service takes no more of these now, and took none of this; `retry_after_s` (seconds) says when to come again,
+    `case` which limit it is."""
 
     slug = "busy"
     title = "The queue is full"
 
-    def __init__(self, detail: str, retry_after_s: float | None) -> None:
+    def __init__(self, detail: str, retry_after_s: float | None, case: str = slug) -> None:
         super().__init__(detail)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.case = retry_after_s, case
 
 
 class JobFailed(PermanentError):
@@ -91,7 +93,9 @@ def error_of(request: Request, reply: Reply) -> SfumatoError:  # noqa: PLR0911 -
     slug = str(problem.get("type", "")).removeprefix(URN)
     detail = str(problem.get("detail") or problem.get("title") or slug)
     if slug == UnknownModel.slug:
-        return UnknownModel(request.query.get("model_name", ""), problem.get("known_models", ()))
+        # Where the query does not name it, it is the end of the path.
+        named = request.query.get("model_name") or unquote(request.url.partition("/api/scale/")[2])
+        return UnknownModel(named, problem.get("known_models", ()))
     if reply.status >= 500:
         return TransientError(detail)
     match reply.status:
@@ -102,7 +106,7 @@ def error_of(request: Request, reply: Reply) -> SfumatoError:  # noqa: PLR0911 -
         case 410:
             return JobFailed(detail, slug=slug)
         case 429:
-            return Busy(detail, reply.retry_after_s)
+            return Busy(detail, reply.retry_after_s, slug)
     return InvalidRequest(detail, slug=slug, status=reply.status, title=problem.get("title"))
 
 

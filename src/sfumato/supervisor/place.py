@@ -115,7 +115,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise CannotStart(
-            f"can't listen on {host}:{port} ({error.strerror}). Choose another --port, or stop what uses it."
+            f"can't listen on {host}:{port} ({error.strerror}). "
+            "Choose another --port (or SFUMATO_PORT), or stop what uses it."
         ) from error
     return listener
 
