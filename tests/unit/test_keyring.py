@@ -98,6 +98,21 @@ def test_many_unknown_keys_read_the_store_once_a_second() -> None:
     asyncio.run(run())
 
 
+def test_key_that_was_made_right_after_a_reading_is_known_to_its_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfumato.gateway.keyring.AGAIN_S", 0.05)
+
+    async def run() -> None:
+        store = Store()
+        keyring = Keyring(store)
+        await keyring.refresh()
+        store.kept[KEY.prefix] = KEY
+        await asyncio.gather(*(keyring.look_again() for _ in range(100)))
+        assert keyring.get(KEY.prefix) == KEY
+        assert store.readings == 2
+
+    asyncio.run(run())
+
+
 def test_while_the_store_is_away_what_was_known_stays_and_the_unknown_is_unknown() -> None:
     async def run() -> None:
         store, now = Store(), [100.0]

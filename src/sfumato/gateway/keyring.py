@@ -52,16 +52,22 @@ class Keyring:
             await self._read()
 
     async def look_again(self) -> None:
-        """`refresh`, unless that was done less than a second ago; then its outcome holds.
+        """Know what the store holds by now: `refresh`, at most once a second for all who ask.
 
         Raises:
             TransientError: the store is away, so nobody knows whether there is such a key.
         """
+        since = self._now()
         async with self._reading:
-            if self._now() - self._asked_at >= AGAIN_S:
-                await self._read()
-            elif self._away:
+            left_s = AGAIN_S - (self._now() - self._asked_at)
+            if left_s > 0 and self._away:
                 raise _away()
+            if self._asked_at >= since:
+                return
+            # A key may have been made right after the last reading: taken for unknown, it would be refused, and on a
+            # service that knows of none yet its owner's job would be everybody's.
+            await asyncio.sleep(max(0.0, left_s))
+            await self._read()
 
     async def keep_fresh(self, every_s: float = REFRESH_S) -> None:
         """Read the keys again and again, for ever; while the store is away, more often."""
@@ -80,7 +86,7 @@ class Keyring:
             await asyncio.sleep(pause_s)
 
     async def _read(self) -> None:
-        result = "failed"
+        result, self._asked_at = "failed", self._now()
         try:
             self._keys = await self._store.keys()
             self._away, result = False, "read"
@@ -89,7 +95,6 @@ class Keyring:
             self._away = True
             raise _away() from error
         finally:
-            self._asked_at = self._now()
             count("sfumato_key_readings_total", result=result)
 
 
