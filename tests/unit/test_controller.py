@@ -173,6 +173,20 @@ def test_successor_that_has_heard_of_nothing_keeps_what_was_decided(board: Memor
     run(test())
 
 
+def test_successor_of_one_that_was_killed_decides_as_soon_as_it_leads(board: MemoryScaling, clock: Clock) -> None:
+    async def test() -> None:
+        one, other = controller(board, "one"), controller(board, "other")
+        await board.offer("host", 4)
+        await one.turn(models(least=2), clock.now)
+        began = clock.now
+        while not await other.turn(models(least=2), clock.now):
+            clock.now += 1
+            await board.offer("host", 4)
+        assert board.decided[MODEL].at == clock.now <= began + LEASE_S + 1
+
+    run(test())
+
+
 def test_while_the_store_is_away_what_was_decided_stays(board: MemoryScaling, clock: Clock) -> None:
     async def test() -> None:
         one = controller(board)

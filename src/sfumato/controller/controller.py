@@ -95,10 +95,11 @@ class Controller:
         """
         try:
             autoscaler = await self._lead(now)
+            self._answered(now)
             if autoscaler is None:
                 return False
             pools = () if self._external else await self._board.pools(POOL_SILENT_S)
-            if self._external or (pools and self._settled(now)):
+            if self._external or (pools and now >= self._settled_at):
                 await self._decide(autoscaler, models, pools, now)
             heard = [model.slug for model in models if self.sight.workers(model.slug, now)]
             self.troubles = self._deaths.troubles(pools, heard)
@@ -107,13 +108,12 @@ class Controller:
             return False
         return True
 
-    def _settled(self, now: float) -> bool:
-        """Whether every host had time to offer itself since the store began to answer again."""
+    def _answered(self, now: float) -> None:
+        """Once the store answers again, give every host time to offer itself, whoever leads then."""
         if not 0 <= now - self._answered_at < SETTLE_S:
             # Nobody could while it was away; who moves their workers at once would move them back a second later.
             self._settled_at = now + SETTLE_S if self._written else now
         self._answered_at = now
-        return now >= self._settled_at
 
     def _lose(self, why: str) -> None:
         log.info("decides no more: %s", why)
