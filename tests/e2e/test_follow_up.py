@@ -63,6 +63,7 @@ def test_one_jobs_stream_is_whole_over_the_deaths_of_gateway_and_recorder(servic
     with ThreadPoolExecutor(len(links)) as clients:
         streams = [Stream(link) for link in links]
         following = [clients.submit(stream.follow, 60) for stream in streams]
+        poll(lambda: all(stream.told for stream in streams), within_s=30)
         for role in ("gateway", "recorder", "gateway"):
             os.kill(service.roles()[role], signal.SIGKILL)
             poll(lambda: service.get("/readyz")[0] == 200, within_s=30)
