@@ -45,7 +45,7 @@ def test_burst_raises_the_workers_of_its_model_and_the_end_lowers_them() -> None
                 return _explained(cluster)["desired_replicas"] <= 1 and _states(cluster, jobs) == {"succeeded": JOBS}
 
             poll(ended, within_s=150, every_s=0.5)
-            poll(lambda: not cluster.pids("worker"), within_s=60)
+            poll(lambda: len(cluster.pids("worker busy")) <= 1, within_s=60)
 
             (calm,) = [_submit(cluster, "calm")]
             poll(lambda: _states(cluster, [calm]) == {"succeeded": 1}, within_s=30)

@@ -116,7 +116,7 @@ def _format(java: tuple[str, ...], folder: Path, properties: Path, quorum: str) 
         return
     # All brokers of one cluster must be given one name, and each is formatted by itself.
     cluster = base64.urlsafe_b64encode(uuid5(NAMESPACE_URL, quorum).bytes).decode().rstrip("=")
-    command = (*java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(properties))
+    command = (*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(properties))
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
         raise ServerSilent(f"Kafka could not format {folder}; it said:\n{done.stdout[-2_000:]}{done.stderr[-2_000:]}")
