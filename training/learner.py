@@ -1,14 +1,23 @@
 """A network that learns: float32 master weights, their running mean, AdamW, and how to go on after a kill."""
 
 import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from training import checkpoint
+from training.data import Contents, Pairs
+from training.plan import Plan
+from training.stage import Budget
 
-__all__ = ["Learner"]
+__all__ = ["Course", "Learner", "learn"]
+
+MEMORY = 0.998
+"""How much of itself the running mean keeps at a step."""
 
 
 class Learner:
@@ -68,3 +77,44 @@ class Learner:
         self._optimizer.load_state_dict(kept["optimizer"])
         self.step = kept["step"]
         return float(kept["spent_s"])
+
+
+@dataclass(frozen=True)
+class Course:
+    """The full rate for `hold` of the time, then down by half a cosine to `floor` of it; pairs are drawn anew every
+    `refresh_every` steps."""
+
+    hold: float
+    floor: float
+    refresh_every: int
+
+    def rate(self, share: float) -> float:
+        """The share of the full rate, once `share` of the time is gone."""
+        if share < self.hold:
+            return 1.0
+        return max(self.floor, 0.5 * (1 + math.cos((share - self.hold) / (1 - self.hold) * math.pi)))
+
+
+def learn(
+    learner: Learner,
+    course: Course,
+    loss_of: Callable[[], torch.Tensor],
+    pairs: Pairs,
+    contents: Contents,
+    plan: Plan,
+    budget: Budget,
+    file: Path,
+) -> None:
+    """Learn until the budget is spent, keeping what was learnt in `file` now and then."""
+    saved_s = budget.used_s
+    for share in budget.turns():
+        loss = loss_of()
+        learner.learn(loss, course.rate(share), MEMORY)
+        if learner.step % course.refresh_every == 0:
+            contents.look()
+            pairs.refresh()
+        if learner.step % 10 == 0:
+            budget.words = f"step {learner.step}, loss {float(loss.detach()):.4f}"
+        if budget.used_s - saved_s > plan.save_every_s:
+            learner.save(file, budget.used_s)
+            saved_s = budget.used_s

@@ -8,7 +8,6 @@ renderings z has never seen that, so most samples here lie on the path that the 
 with a² = alphas_cumprod at t, s² = 1 - a², and a1, s1 at t1. At t1 that is d, noised; at 0 it is z.
 """
 
-import math
 from typing import Any, Final
 
 import torch
@@ -17,7 +16,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from training import checkpoint
 from training.data import Contents, Pairs
 from training.filters import Tensor
-from training.learner import Learner
+from training.learner import Course, Learner, learn
 from training.plan import SIZE, Plan
 from training.stage import Budget
 from training.text import Prompts, load_text
@@ -29,7 +28,7 @@ RATE: Final = 1e-3
 BRIDGED: Final = 0.88  # the rest are noisy renderings, for whoever asks for strength 1
 # Where most jobs start: strengths of 0.28 to 0.7, of a thousand steps.
 USUAL: Final = (270, 700)
-REFRESH_EVERY: Final = 30
+COURSE: Final = Course(hold=0.45, floor=0.01, refresh_every=30)
 
 
 def train_unet(plan: Plan, contents: Contents) -> None:
@@ -49,19 +48,11 @@ def train_unet(plan: Plan, contents: Contents) -> None:
     pairs = Pairs(plan, contents, plan.latents, lambda x: _latents(vae, x), (plan.latent_channels, side, side), kept)
     pairs.fill(lambda done: budget.tell() if done % 8192 == 0 else None)
     noises = DDIMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod.to(plan.device)
-    saved_s = budget.used_s
-    for share in budget.turns():
-        rate = 1.0 if share < 0.45 else max(0.01, 0.5 * (1 + math.cos((share - 0.45) / 0.55 * math.pi)))
-        loss = _loss(plan, learner.net, pairs, prompts, text, noises)
-        learner.learn(loss, rate, 0.998)
-        if learner.step % REFRESH_EVERY == 0:
-            contents.look()
-            pairs.refresh()
-        if learner.step % 10 == 0:
-            budget.words = f"step {learner.step}, loss {float(loss.detach()):.4f}"
-        if budget.used_s - saved_s > plan.save_every_s:
-            learner.save(file, budget.used_s)
-            saved_s = budget.used_s
+
+    def loss() -> torch.Tensor:
+        return _loss(plan, learner.net, pairs, prompts, text, noises)
+
+    learn(learner, COURSE, loss, pairs, contents, plan, budget, file)
     learner.mean.save_pretrained(plan.folder / "unet")
     samples = learner.step * plan.unet_batch
     checkpoint.write_json(plan.folder / "unet.json", {"steps": learner.step, "samples": samples})

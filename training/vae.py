@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from training import checkpoint
 from training.data import Contents, Pairs, as_bytes
 from training.filters import Tensor
-from training.learner import Learner
+from training.learner import Course, Learner, learn
 from training.plan import SIZE, Plan
 from training.stage import Budget
 
@@ -24,7 +24,7 @@ __all__ = ["LATENT_STD", "decoded", "encoded", "load_vae", "new_vae", "train_vae
 LATENT_STD: Final = 1.7
 RATE: Final = 2e-3
 NOISE: Final = 0.04  # of the latents' spread: small errors of the UNet must not show
-REFRESH_EVERY: Final = 40  # steps
+COURSE: Final = Course(hold=0.4, floor=0.015, refresh_every=40)
 
 
 def train_vae(plan: Plan, contents: Contents) -> None:
@@ -38,20 +38,11 @@ def train_vae(plan: Plan, contents: Contents) -> None:
     budget = Budget("autoencoder", plan.seconds_of("vae"), learner.restore(file))
     pairs = Pairs(plan, contents, plan.pool, as_bytes, (3, SIZE, SIZE), torch.uint8)
     pairs.fill()
-    saved_s = budget.used_s
-    for share in budget.turns():
-        rate = 1.0 if share < 0.4 else max(0.015, 0.5 * (1 + math.cos((share - 0.4) / 0.6 * math.pi)))
-        x = _crops(plan, pairs)
-        loss = _loss(learner.net, x.to(plan.dtype))
-        learner.learn(loss, rate, 0.998)
-        if learner.step % REFRESH_EVERY == 0:
-            contents.look()
-            pairs.refresh()
-        if learner.step % 10 == 0:
-            budget.words = f"step {learner.step}, loss {float(loss.detach()):.4f}"
-        if budget.used_s - saved_s > plan.save_every_s:
-            learner.save(file, budget.used_s)
-            saved_s = budget.used_s
+
+    def loss() -> torch.Tensor:
+        return _loss(learner.net, _crops(plan, pairs).to(plan.dtype))
+
+    learn(learner, COURSE, loss, pairs, contents, plan, budget, file)
     pairs.refresh()
     _fold(learner.mean, pairs.styled[: plan.chunk], plan)
     learner.mean.save_pretrained(plan.folder / "vae")
