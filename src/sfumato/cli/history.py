@@ -13,7 +13,7 @@ import typer
 
 from sfumato.cli.options import DEFAULT_URL, AsJson, Url, client, patient_client
 from sfumato.cli.times import moment_of, span_s
-from sfumato.cli.verb import Verb, Verbs, typed
+from sfumato.cli.verb import Lists, Verb
 
 if TYPE_CHECKING:
     from sfumato.client.listing import Listed
@@ -35,30 +35,11 @@ Limit = Annotated[int, typer.Option(min=1, help="How many at most.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command, below `jobs`; the bare word is its `list`."""
-    group = typer.Typer(cls=Verbs, help="The jobs there were: list them, export them, delete old ones.")
-    group.callback(invoke_without_command=True)(jobs)
+    group = typer.Typer(cls=Lists, help="The jobs there were: list them, export them, delete old ones.")
     group.command("list", cls=Verb)(list_jobs)
     group.command(cls=Verb)(export)
     group.command(cls=Verb)(purge)
     app.add_typer(group, name="jobs", rich_help_panel="Make pictures")
-
-
-def jobs(
-    context: typer.Context,
-    model: Model = None,
-    status: Status = None,
-    owner: Owner = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = 20,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """The jobs there were: list them, export them, delete old ones."""
-    if context.invoked_subcommand is None:
-        list_jobs(context, model, status, owner, since, until, limit, as_json, url)
-    elif any(typed(context, option) for option in context.params):
-        raise typer.BadParameter(f"write options behind {context.invoked_subcommand}")
 
 
 def list_jobs(

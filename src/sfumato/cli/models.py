@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sfumato.cli.options import DEFAULT_URL, AsJson, Url, client
-from sfumato.cli.verb import Verb, Verbs, typed
+from sfumato.cli.verb import Lists, Verb
 
 if TYPE_CHECKING:
     from sfumato.models.list_file import Added
@@ -23,20 +23,11 @@ ListFile = Annotated[Path | None, typer.Option("--models", dir_okay=False, help=
 
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command, below `models`; the bare word is its `list`."""
-    group = typer.Typer(cls=Verbs, help="The models: list those of a service, add one, remove one.")
-    group.callback(invoke_without_command=True)(models)
+    group = typer.Typer(cls=Lists, help="The models: list those of a service, add one, remove one.")
     group.command("list", cls=Verb)(list_models)
     group.command(cls=Verb)(add)
     group.command(cls=Verb)(remove)
     app.add_typer(group, name="models", rich_help_panel="Make pictures")
-
-
-def models(context: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """The models: list those of a service, add one, remove one."""
-    if context.invoked_subcommand is None:
-        list_models(context, as_json, url)
-    elif any(typed(context, option) for option in ("as_json", "url")):
-        raise typer.BadParameter(f"write options behind {context.invoked_subcommand}")
 
 
 def list_models(context: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["Verb", "Verbs", "typed"]
+__all__ = ["Lists", "Verb", "Verbs"]
 
 
 class Verb(TyperCommand):
@@ -32,14 +32,20 @@ class Verbs(TyperGroup):
         return _flags_without_type(super().get_params(ctx))
 
 
+class Lists(Verbs):
+    """Verbs of which the bare word is `list`, whose options may follow it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """What is left of the command line, as click asks for it."""
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            if verb := next((word for word in args if word in self.commands), ""):
+                raise typer.BadParameter(f"write options behind {verb}")
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
 def _flags_without_type(options: list[Any]) -> list[Any]:
     for option in options:
         if getattr(option, "is_flag", False):
             option.metavar = ""  # A flag takes no value, so there is no type to name.
     return options
-
-
-def typed(context: typer.Context, option: str) -> bool:
-    """Whether this option stands on the command line."""
-    source = context.get_parameter_source(option)
-    return source is not None and source.name == "COMMANDLINE"
