@@ -52,6 +52,12 @@ class Service:
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
 
+    def simulate(self, folder: str, costs: Mapping[str, Any]) -> None:
+        """Let the simulated model with this `path` cost, and do, what the backend's simulated.json may say."""
+        place = self.data_dir / folder
+        place.mkdir(exist_ok=True)
+        (place / "simulated.json").write_text(json.dumps(costs))
+
     def __enter__(self) -> Self:
         service = [sys.executable, "-m", "sfumato", *self.command, "--port", "0", "--data-dir", str(self.data_dir)]
         with self.log.open("wb") as log:

@@ -1,6 +1,5 @@
 """One real cluster for all of these tests: each leaves it as it found it, with every process running."""
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -23,7 +22,7 @@ backend = "simulated"
 path = "poisoned"
 batch = 4
 """
-SETTINGS = {
+SETTINGS: dict[str, dict[str, float | str]] = {
     "slow": {"fixed_s": 0.1},
     "poisoned": {"fixed_s": 0.02, "dies_for_prompt": "poison"},
 }
@@ -35,7 +34,6 @@ def cluster() -> Iterator[Cluster]:
         # Receivers of webhooks listen on this machine.
         cluster = Cluster(folder, models=MODELS, environment={"SFUMATO_WEBHOOK_ALLOW": "127.0.0.0/8"})
         for name, settings in SETTINGS.items():
-            (cluster.data_dir / name).mkdir()
-            (cluster.data_dir / name / "simulated.json").write_text(json.dumps(settings))
+            cluster.simulate(name, settings)
         with cluster:
             yield cluster

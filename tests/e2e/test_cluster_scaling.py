@@ -32,8 +32,7 @@ def test_burst_raises_the_workers_of_its_model_and_the_end_lowers_them() -> None
     environment = {"SFUMATO_SCALE_DOWN_S": "2", "SFUMATO_PLACES": "4"}
     with passable_folder() as folder:
         cluster = Cluster(folder, models=MODELS, environment=environment)
-        (cluster.data_dir / "busy").mkdir()
-        (cluster.data_dir / "busy" / "simulated.json").write_text(json.dumps({"fixed_s": 0.4}))
+        cluster.simulate("busy", {"fixed_s": 0.4})
         with cluster:
             with ThreadPoolExecutor(8) as clients:
                 jobs = list(clients.map(lambda _: _submit(cluster, "busy"), range(JOBS)))

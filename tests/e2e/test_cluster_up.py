@@ -43,8 +43,7 @@ STOPS_WITHIN_S = 20.0
 def cluster() -> Iterator[Cluster]:
     with passable_folder() as folder:
         cluster = Cluster(folder, models=MODELS)
-        (cluster.data_dir / "slow").mkdir()
-        (cluster.data_dir / "slow" / "simulated.json").write_text('{"fixed_s": 0.1, "row_s": 0.0}')
+        cluster.simulate("slow", {"fixed_s": 0.1, "row_s": 0.0})
         with cluster:
             yield cluster
 

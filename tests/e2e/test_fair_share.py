@@ -133,8 +133,7 @@ def crowd(request: pytest.FixtureRequest) -> Iterator[Crowd]:
     with ExitStack() as stack:
         folder = stack.enter_context(passable_folder())
         service = Cluster(folder, models=MODELS) if request.param == "cluster" else Service(folder, models=MODELS)
-        (service.data_dir / "busy").mkdir()
-        (service.data_dir / "busy" / "simulated.json").write_text(json.dumps({"fixed_s": STEP_S}))
+        service.simulate("busy", {"fixed_s": STEP_S})
         stack.enter_context(service)
         crowd = Crowd(service, service.environment_of_roles())
         for name in ("flood", "ann"):

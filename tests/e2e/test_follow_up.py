@@ -25,8 +25,7 @@ MODELS = '[models.quick]\nbackend = "simulated"\n[models.slow]\nbackend = "simul
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     service = Service(tmp_path, models=MODELS)
-    (service.data_dir / "slow").mkdir()
-    (service.data_dir / "slow" / "simulated.json").write_text('{"fixed_s": 0.2}')
+    service.simulate("slow", {"fixed_s": 0.2})
     with service:
         yield service
 

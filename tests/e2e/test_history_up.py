@@ -32,8 +32,7 @@ UNKNOWN = "00000000-0000-7000-8000-00000000abcd"
 def service(tmp_path: Path) -> Iterator[Service]:
     """One model is so slow that its jobs can be met while they run."""
     running = Service(tmp_path, models=MODELS)
-    (running.data_dir / "slow").mkdir()
-    (running.data_dir / "slow" / "simulated.json").write_text('{"fixed_s": 0.1, "row_s": 0.0}')
+    running.simulate("slow", {"fixed_s": 0.1, "row_s": 0.0})
     with running:
         yield running
 

@@ -25,8 +25,7 @@ def submitted(service: Service) -> dict[str, Any]:
 
 def test_previews_are_seen_by_who_watches_and_leave_nothing_behind(tmp_path: Path) -> None:
     service = Service(tmp_path, models=SLOW)
-    (service.data_dir / "slow").mkdir()
-    (service.data_dir / "slow" / "simulated.json").write_text('{"fixed_s": 0.1, "row_s": 0.0}')
+    service.simulate("slow", {"fixed_s": 0.1, "row_s": 0.0})
     stored = service.data_dir / "blobs" / "previews"
     with service:
         unseen = submitted(service)

@@ -1,7 +1,6 @@
 """Every query of the dashboards and rules, asked of a real Prometheus after a real run with its share of trouble."""
 
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -154,9 +153,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "SFUMATO_RATES_URL": "valkey://127.0.0.1:1",  # nothing is there
     }
     service = Service(folder, models=MODELS, environment=settings)
-    for name, costs in {"quick": {"fixed_s": 0.02}, "poisoned": {"dies_for_prompt": "poison"}}.items():
-        (service.data_dir / name).mkdir()
-        (service.data_dir / name / "simulated.json").write_text(json.dumps(costs))
+    service.simulate("quick", {"fixed_s": 0.02})
+    service.simulate("poisoned", {"dies_for_prompt": "poison"})
     with service:
         yield service
 

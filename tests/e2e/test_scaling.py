@@ -37,8 +37,7 @@ def scaled_service(folder: Path, models: str = TWO, **environment: str) -> Servi
     """A service whose simulated models take 50 ms a step."""
     service = Service(folder, models=models, environment=SOON | environment)
     for name in ("one", "two"):
-        (service.data_dir / name).mkdir()
-        (service.data_dir / name / "simulated.json").write_text(json.dumps({"fixed_s": 0.05}))
+        service.simulate(name, {"fixed_s": 0.05})
     return service
 
 
@@ -188,7 +187,7 @@ def test_model_that_can_not_be_loaded_does_not_flap_and_its_jobs_fail_with_the_r
 
 def test_model_whose_worker_is_killed_at_every_start_is_told_of_and_its_jobs_fail(tmp_path: Path) -> None:
     service = scaled_service(tmp_path, SFUMATO_PLACES="1", SFUMATO_BROKEN_WAIT_S="4")
-    (service.data_dir / "one" / "simulated.json").write_text(json.dumps({"dies_at_start": True}))
+    service.simulate("one", {"dies_at_start": True})
     with service:
         killed, fine = submit(service, "one"), submit(service, "two")
         poll(lambda: _model(service, "one")["state"] == "broken", within_s=40)

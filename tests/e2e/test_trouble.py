@@ -30,8 +30,7 @@ def _noise(width: int, height: int) -> bytes:
 
 def _slow_service(folder: Path, step_s: float) -> Service:
     service = Service(folder, models=SLOW)
-    (service.data_dir / "slow").mkdir()
-    (service.data_dir / "slow" / "simulated.json").write_text(json.dumps({"fixed_s": step_s, "row_s": 0.0}))
+    service.simulate("slow", {"fixed_s": step_s, "row_s": 0.0})
     return service
 
 
@@ -118,8 +117,7 @@ def test_a_cancel_holds_while_its_worker_dies(tmp_path: Path) -> None:
 
 def test_a_device_that_is_gone_costs_a_worker_and_no_job(tmp_path: Path) -> None:
     service = Service(tmp_path, models=SLOW)
-    (service.data_dir / "slow").mkdir()
-    (service.data_dir / "slow" / "simulated.json").write_text(json.dumps({"fixed_s": 0.005, "dies_after_calls": 20}))
+    service.simulate("slow", {"fixed_s": 0.005, "dies_after_calls": 20})
     with service:
         jobs = [
             post_picture(service.url, _noise(32, 32), model_name="slow", prompt="x", num_inference_steps="40")[1]["id"]

@@ -67,8 +67,7 @@ def test_the_first_key_closes_a_running_service_and_a_revoked_one_stops_within_3
 
 def test_quotas_count_the_jobs_of_a_real_service(tmp_path: Path, picture: bytes) -> None:
     prepared = Service(tmp_path, models='[models.quick]\nbackend = "simulated"\npath = "quick"\n')
-    (prepared.data_dir / "quick").mkdir()
-    (prepared.data_dir / "quick" / "simulated.json").write_text('{"fixed_s": 0.1, "row_s": 0.0}')
+    prepared.simulate("quick", {"fixed_s": 0.1, "row_s": 0.0})
     with prepared as service:
         one_job = ["--in-flight", "1", "--per-day", "1000000000"]
         key = sfumato(service.data_dir, "keys", "create", "alice", *one_job).stdout.strip()
