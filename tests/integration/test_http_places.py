@@ -34,6 +34,17 @@ def test_a_single_job_is_not_told_that_it_waits_behind_the_flood(service: Gatewa
     assert service.client.get(f"/api/jobs/{single}").json()["estimate"]["position"] == 1
 
 
+def test_the_second_job_of_an_owner_stands_behind_the_first(service: GatewayService) -> None:
+    share = Share(owner="local", jobs=(0, 2, 0), cost=2_000, charge=2_000.0)
+    ids = [service.accepted()["id"] for _ in range(2)]
+    service.fold()
+    service.stand(waiting=2, running=1, running_cost=1_000, shares=(share,), cost_per_s=1_000.0)
+
+    estimates = [service.client.get(f"/api/jobs/{job_id}").json()["estimate"] for job_id in ids]
+
+    assert [each["position"] for each in estimates] == [1, 2]
+
+
 def test_who_follows_a_waiting_job_is_told_its_place_whenever_it_moves_up(service: GatewayService) -> None:
     first, second = service.accepted(), service.accepted()
     cost = service.published()[0].cost

@@ -141,6 +141,7 @@ def test_deliveries_are_one_a_line_with_what_went_wrong(
 ) -> None:
     assert run("webhooks", "deliveries") == 0
     assert capsys.readouterr().out == "no deliveries\n"
+    service.hooks.deliver("msg_0", state="delivered")
     service.hooks.deliver("msg_1", state="pending", attempts=2, next_attempt_at="2026-01-02T04:04:05.006Z")
     assert run("webhooks", "deliveries", "--state", "pending", "--job", "0190b0f0-0000-7000-8000-000000000000") == 0
     (line,) = capsys.readouterr().out.splitlines()

@@ -76,6 +76,19 @@ def test_a_newcomer_whom_no_standing_knows_yet_is_not_put_behind_the_flood() -> 
     assert place(newcomer, 0, told).ahead <= 1
 
 
+def test_who_was_served_a_moment_ago_is_foretold_the_turns_that_others_are_given_first() -> None:
+    """An owner's expensive job has just gone, so its next one waits for as much of the others' work."""
+    queue = Queue()
+    queue.add("ann", cost=20_000)
+    for _ in range(300):
+        queue.add("bob")
+    queue.serve(2)
+    anns = queue.add("ann")
+
+    assert queue.true_place(anns) >= 15
+    assert abs(queue.foretold(anns).ahead - queue.true_place(anns)) <= 2
+
+
 def test_a_heavy_owner_is_foretold_an_earlier_end() -> None:
     queue = Queue()
     heavy, light = ([queue.add(owner, weight=weight) for _ in range(300)] for owner, weight in (("a", 3.0), ("b", 1.0)))

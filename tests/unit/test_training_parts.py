@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from training import checkpoint
-from training.learner import Learner
+from training.learner import Course, Learner
 from training.prompts import prompt
 from training.render import COLORLESS, render, render_mixed
 from training.stage import Budget
@@ -93,8 +93,20 @@ def test_a_learner_goes_on_from_its_file(tmp_path: Path) -> None:
     assert second.step == 1
     for one in (first, second):
         one.learn(one.net(pictures()).square().mean(), 1.0, 0.9)
+    begun = fresh().mean.weight
+    assert not torch.equal(first.mean.weight, begun), "the running mean follows what is learnt"
+    assert (first.mean.weight - begun).norm() <= (first.net.weight - begun).norm() * 1.01
     assert torch.equal(first.net.weight, second.net.weight)
     assert torch.equal(first.mean.weight, second.mean.weight)
+
+
+def test_rate_is_full_first_and_falls_to_its_floor() -> None:
+    course = Course(hold=0.4, floor=0.01, refresh_every=1)
+    rates = [course.rate(share / 100) for share in range(101)]
+    assert rates[:41] == [1.0] * 41
+    assert rates == sorted(rates, reverse=True)
+    assert course.rate(0.7) == pytest.approx(0.5)
+    assert rates[-1] == 0.01
 
 
 def test_a_stage_that_has_spent_its_time_has_one_turn_more() -> None:
