@@ -188,6 +188,11 @@ class OpenStream:
         await self._app(self._scope, receive, send)
         self.ended = True
 
+    @property
+    def last_id(self) -> str:
+        """The id that a client would come back with."""
+        return next((line[4:] for line in reversed(self._text.splitlines()) if line.startswith("id: ")), "")
+
     def events(self) -> list[tuple[str, str, dict[str, Any]]]:
         """(kind, id, data) of what came so far."""
         blocks = [block for block in self._text.split("\n\n")[:-1] if not block.startswith(":")]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sfumato.core.job import State, preview_key
-from sfumato.gateway import newsroom
+from sfumato.gateway import news, newsroom, sse
 from tests.integration.gateway_service import GatewayService, OpenStream, gateway_service, problem
 from tests.support import poll
 
@@ -120,6 +120,20 @@ def test_client_that_was_away_for_too_long_is_told_so(service: GatewayService) -
         with stream(service, service.key("alice"), after=after) as told:
             poll(told.events)
             assert told.events()[0][0] == kind
+
+
+def test_idle_client_is_kept_up_with_what_others_do(service: GatewayService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one for whom nothing happened in an hour would be told that it missed something."""
+    monkeypatch.setattr(sse, "SIGN_OF_LIFE_S", 0.0)
+    monkeypatch.setattr(news, "LOOK_AT_KEY_S", 0.05)
+    alice, bob = service.key("alice"), service.key("bob")
+    with stream(service, alice) as told:
+        poll(told.events)
+        service.accepted(headers=bob)
+        service.fold()
+        newest = service.world.news[-1][0].number
+        poll(lambda: told.last_id == str(newest))
+        assert len(told.events()) == 1
 
 
 @pytest.mark.parametrize("told", ["x", "-1", "1-2", "9" * 40])

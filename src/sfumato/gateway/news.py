@@ -29,6 +29,8 @@ __all__ = ["NewsRoutes"]
 
 LOOK_S: Final = 0.5
 """How often the jobs under way are looked at."""
+LOOK_AT_KEY_S: Final = 5.0
+"""How often the key is looked at, though nothing happens."""
 PAGE: Final = 200
 SHOWN: Final = 100
 """Jobs under way whose progress and place are told; those that changed last, where there are more."""
@@ -74,15 +76,16 @@ class NewsRoutes:
             await desk.see_under_way(owner)
             last_at = time.monotonic()
             while not (gateway.stopping.is_set() or subscriber.lost) and self._good(caller):
+                reached = max(gateway.newsroom.told, Place(subscriber.since))
                 texts = [desk.told(news) for news in subscriber.take()]
                 texts += [text async for text in desk.live()]
                 if any(texts):
                     yield "".join(texts)
                     last_at = time.monotonic()
                 elif time.monotonic() - last_at > sse.SIGN_OF_LIFE_S:
-                    yield sse.SIGN_OF_LIFE
+                    yield sse.still_here(reached)
                     last_at = time.monotonic()
-                await subscriber.wait(LOOK_S if desk.under_way else sse.SIGN_OF_LIFE_S)
+                await subscriber.wait(LOOK_S if desk.under_way else LOOK_AT_KEY_S)
 
     async def _missed(self, owner: str | None, after: Place, since: int) -> AsyncIterator[Iterable[News]]:
         """What happened between a place and where the live part begins."""

@@ -88,6 +88,11 @@ class Newsroom:
             if not self._subscribers:
                 self._anybody.clear()
 
+    @property
+    def told(self) -> Place:
+        """The place up to which every subscriber was told what is its own."""
+        return self._told
+
     def ring_all(self) -> None:
         """Wake everybody: this gateway stops."""
         for subscriber in self._subscribers:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from sfumato.core.events import Lifecycle
 from sfumato.gateway.views import Estimate, rfc3339
 
-__all__ = ["HEADERS", "MEDIA_TYPE", "SIGN_OF_LIFE", "SIGN_OF_LIFE_S", "event", "lifecycle", "waiting"]
+__all__ = ["HEADERS", "MEDIA_TYPE", "SIGN_OF_LIFE", "SIGN_OF_LIFE_S", "event", "lifecycle", "still_here", "waiting"]
 
 MEDIA_TYPE: Final = "text/event-stream"
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -18,6 +18,11 @@ def event(kind: str, data: dict[str, Any], identity: object = None) -> str:
     """One event; a client that comes back names the last `identity` that it was told."""
     named = "" if identity is None else f"id: {identity}\n"
     return f"{named}event: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+def still_here(identity: object) -> str:
+    """A sign of life that tells a client how far it has got, though nothing happened that is its own."""
+    return f": still here\nid: {identity}\n\n"
 
 
 def lifecycle(line: Lifecycle, identity: object, **more: Any) -> str:
