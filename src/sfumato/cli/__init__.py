@@ -5,7 +5,6 @@
 
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +29,7 @@ from sfumato.cli import (
 from sfumato.cli.options import API_KEY
 from sfumato.cli.verb import Verbs
 from sfumato.core.errors import SfumatoError
+from sfumato.core.version import VERSION
 
 __all__ = ["app", "main"]
 
@@ -56,7 +56,7 @@ app = typer.Typer(
 
 def _say_version(asked: bool) -> None:
     if asked:
-        sys.stdout.write(f"sfumato {metadata.version('sfumato')}\n")
+        sys.stdout.write(f"sfumato {VERSION}\n")
         raise typer.Exit
 
 
