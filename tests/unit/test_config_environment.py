@@ -89,7 +89,7 @@ def test_a_process_warns_of_it_at_its_start_and_its_children_do_not(
         ("SFUMATO_PORT", "70000", "SFUMATO_PORT: must be 65535 or less, not 70000."),
         ("SFUMATO_WORKERS", "1.5", "SFUMATO_WORKERS: must be a whole number in digits, not '1.5'."),
         ("SFUMATO_BEAT_S", "often", "SFUMATO_BEAT_S: must be a number, such as 2.0, not 'often'."),
-        ("SFUMATO_DRAIN_S", "nan", "SFUMATO_DRAIN_S: must be more than 0.0, not nan."),
+        ("SFUMATO_DRAIN_S", "nan", "SFUMATO_DRAIN_S: must be more than 0, not nan."),
         ("SFUMATO_LOG_LEVEL", "loud", "SFUMATO_LOG_LEVEL: must be 'debug', 'info', 'warning' or 'error'."),
         ("SFUMATO_PUBLIC_URL", "here", "SFUMATO_PUBLIC_URL: must begin with http:// or https://."),
         ("SFUMATO_DATA_DIR", "", "SFUMATO_DATA_DIR: is empty; name a folder (`.` is the one you are in), or leave it"),

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfumato.cli.each import JobIds, each
+from sfumato.cli import completion
+from sfumato.cli.each import each
 from sfumato.cli.options import DEFAULT_URL, AsJson, Url, client
 from sfumato.cli.verb import Verb, Verbs
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
+JobIds = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="The jobs' ids.", autocompletion=completion.ended_jobs)
+]
 DEAD_LETTER = "urn:sfumato:problem:dead-letter"
 
 
@@ -29,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 def list_them(
     context: typer.Context,
-    model: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model's.", autocompletion=completion.models)] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All failed jobs, whatever they failed of.")] = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,

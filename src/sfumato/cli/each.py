@@ -1,7 +1,7 @@
 """One thing done to several jobs, whatever becomes of each."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,9 +10,7 @@ from sfumato.cli.options import client
 if TYPE_CHECKING:
     from sfumato.client import Client
 
-__all__ = ["JobIds", "each"]
-
-JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The jobs' ids.")]
+__all__ = ["each"]
 
 
 def each(context: typer.Context, url: str, job_ids: list[str], act: "Callable[[Client, str], str]") -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
+from sfumato.cli import completion
 from sfumato.cli.options import DEFAULT_URL, AsJson, Url, client, patient_client
 from sfumato.cli.times import moment_of, span_s
 from sfumato.cli.verb import Lists, Verb
@@ -25,7 +26,7 @@ __all__ = ["add_to"]
 
 State = Literal["queued", "running", "succeeded", "failed", "canceled"]
 EndState = Literal["succeeded", "failed", "canceled"]
-Model = Annotated[str | None, typer.Option(help="Only this model's.")]
+Model = Annotated[str | None, typer.Option(help="Only this model's.", autocompletion=completion.models)]
 Status = Annotated[State | None, typer.Option("--status", "--state", help="Only in this state.")]
 Owner = Annotated[str | None, typer.Option(help="Only this owner's; others than the own with a key for admins.")]
 Since = Annotated[str | None, typer.Option(help="Accepted then or later: a date, a time, Unix seconds, or 7d for ago.")]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfumato.cli.each import JobIds, each
-from sfumato.cli.options import DEFAULT_URL, AsJson, JobIdArgument, Out, Url, async_client, client
+from sfumato.cli import completion
+from sfumato.cli.each import each
+from sfumato.cli.options import DEFAULT_URL, AsJson, Out, Url, async_client, client
 from sfumato.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 PANEL = "Make pictures"
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", autocompletion=completion.jobs)]
+OpenJobs = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="The jobs' ids.", autocompletion=completion.open_jobs)
+]
+EndedJobs = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="The jobs' ids.", autocompletion=completion.ended_jobs)
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,7 +39,9 @@ def add_to(app: typer.Typer) -> None:
 def submit(
     context: typer.Context,
     paths: Annotated[list[Path], typer.Argument(metavar="FOLDER|FILES", help="Pictures, or folders of them.")],
-    model: Annotated[str, typer.Option(help="Name of the model; see `sfumato models`.")],
+    model: Annotated[
+        str, typer.Option(help="Name of the model; see `sfumato models`.", autocompletion=completion.models)
+    ],
     prompt: Annotated[str, typer.Option(help="What the pictures should become.")],
     priority: Annotated[Literal["high", "normal", "low"], typer.Option(help="Which go first.")] = "normal",
     negative_prompt: Annotated[str, typer.Option(help="What they should not become.")] = "",
@@ -120,7 +130,7 @@ async def _send(
 
 def get(
     context: typer.Context,
-    job_id: JobIdArgument,
+    job_id: JobId,
     out: Out = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
@@ -141,7 +151,7 @@ def get(
 
 def watch(
     context: typer.Context,
-    job_id: JobIdArgument,
+    job_id: JobId,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -158,12 +168,12 @@ def watch(
     raise typer.Exit(job.status != "succeeded")
 
 
-def cancel(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
+def cancel(context: typer.Context, job_ids: OpenJobs, url: Url = DEFAULT_URL) -> None:
     """Cancel jobs that have not ended."""
     each(context, url, job_ids, lambda service, job_id: f"{job_id} {service.cancel(job_id).status}")
 
 
-def delete(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
+def delete(context: typer.Context, job_ids: EndedJobs, url: Url = DEFAULT_URL) -> None:
     """Delete ended jobs with their pictures."""
 
     def one(service: "Client", job_id: str) -> str:

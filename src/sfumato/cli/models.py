@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sfumato.cli import completion
 from sfumato.cli.options import DEFAULT_URL, AsJson, Url, client
 from sfumato.cli.verb import Lists, Verb
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What jobs call the model.")]
+ListedName = Annotated[
+    str, typer.Argument(metavar="NAME", help="What jobs call the model.", autocompletion=completion.listed_models)
+]
 DataDir = Annotated[
     Path | None, typer.Option(help="Data folder whose models.toml is meant. By default ./sfumato-data.")
 ]
@@ -67,7 +71,7 @@ def add(
         sys.stdout.write(f"{file} names restyle too now, the bundled model, so that it goes on being served\n")
 
 
-def remove(name: Name, data_dir: DataDir = None, models: ListFile = None) -> None:
+def remove(name: ListedName, data_dir: DataDir = None, models: ListFile = None) -> None:
     """Remove a model from the list in models.toml; its files stay. Jobs that wait for it wait until they expire."""
     from sfumato.config import load_settings_before_list
     from sfumato.models.list_file import remove as remove_model

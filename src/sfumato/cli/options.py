@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 __all__ = [
     "API_KEY",
     "AsJson",
-    "JobIdArgument",
     "Lifeline",
     "Out",
     "Places",
@@ -29,7 +28,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, fo
 Out = Annotated[
     Path | None, typer.Option("--out", file_okay=False, help="Folder to save results into; waits for them.")
 ]
-JobIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 Lifeline = Annotated[int | None, typer.Option("--lifeline", hidden=True, help="File descriptor; at its end, stop.")]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Most workers of one model. By default 1, with GPUs as many as there are.")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfumato.cli.options import AsJson, JobIdArgument
+from sfumato.cli.jobs import JobId
+from sfumato.cli.options import AsJson
 from sfumato.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def trace(
-    job_id: JobIdArgument,
+    job_id: JobId,
     data_dir: Annotated[
         Path | None, typer.Option(help="Data folder of the service, for what the settings name no server for.")
     ] = None,

@@ -27,6 +27,7 @@ def plainly(problem: Mapping[str, Any], example: object = None) -> str:
     if kind in NUMBER:
         return f"must be a number{such}, not {given!r}"
     if kind in LIMITS:
-        return f"{LIMITS[kind].format_map(problem['ctx'])}, not {given}"
+        limit = {name: int(value) if value == int(value) else value for name, value in problem["ctx"].items()}
+        return f"{LIMITS[kind].format_map(limit)}, not {given}"
     said = str(problem["msg"]).removeprefix("Value error, ")
     return f"must be {said.removeprefix('Input should be ')}" if said.startswith("Input should be ") else said
