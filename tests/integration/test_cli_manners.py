@@ -111,3 +111,58 @@ def test_an_interrupt_ends_with_130_and_says_what_holds(words: list[str], hint: 
             said = interrupted(waiting)
     assert waiting.returncode == 130
     assert said == f"sfumato: interrupted.{hint}\n"
+
+
+ID = "0190b0f0-0000-7000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        ("db status", "database data/rows.sqlite can't be opened: file is not a database."),
+        ("db upgrade", "database data/rows.sqlite can't be opened: file is not a database."),
+        ("keys list", "database data/rows.sqlite can't be opened: file is not a database."),
+        (f"trace {ID}", "database data/rows.sqlite can't be opened: file is not a database."),
+        ("jobs purge --older-than 1d", "database data/rows.sqlite can't be opened: file is not a database."),
+        ("up --port 0", "rows.sqlite can't be opened: file is not a database."),
+        ("up --port 0 --models broken.toml", "broken.toml: can't be read"),
+        ("models add ours data --models broken.toml", "is no UTF-8 text"),
+    ],
+)
+def test_a_damaged_file_is_told_in_one_line(verb: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.sqlite").write_text("no database")
+    (tmp_path / "broken.toml").write_bytes(b"\x00\xff")
+    done = shell(f"sfumato {verb}", tmp_path, SFUMATO_DATA_DIR="data")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("url", ["postgresql://a:secret@[::1/x", "postgresql://a:secret@h:port/x"])
+def test_an_address_that_can_not_be_one_is_told_without_its_password(url: str, tmp_path: Path) -> None:
+    done = shell("sfumato db status", tmp_path, SFUMATO_DATABASE_URL=url)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "sfumato: SFUMATO_DATABASE_URL can't be read; it looks like postgresql://user:password@host:5432/sfumato.\n"
+    )
+
+
+@pytest.mark.parametrize("verb", [f"trace {ID}", "jobs purge --older-than 1d"])
+@pytest.mark.parametrize("folder", ["empty", "nowhere"])
+def test_a_verb_that_looks_makes_no_files_and_says_where_it_looked(verb: str, folder: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = shell(f"sfumato {verb} --data-dir {folder}", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"sfumato: no service ever ran on the folder {tmp_path / folder}; name the service's own with --data-dir.\n"
+    )
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+
+
+def test_a_job_that_nothing_knows_is_told_with_where_it_was_looked_for(tmp_path: Path) -> None:
+    assert shell("sfumato db upgrade --data-dir data", tmp_path).returncode == 0
+    done = shell(f"sfumato trace {ID} --data-dir data", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"Looked in {tmp_path / 'data'}.\n")

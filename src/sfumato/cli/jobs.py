@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sfumato.cli import completion
-from sfumato.cli.each import each
-from sfumato.cli.options import DEFAULT_URL, AsJson, Out, Url, async_client, client
+from sfumato.cli.each import Told, each
+from sfumato.cli.options import DEFAULT_URL, AsJson, AsJsonLines, Out, Url, async_client, client
 from sfumato.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sfumato.client.batch import Order, Sent
     from sfumato.client.flows import Asked
 
-__all__ = ["add_to"]
+__all__ = ["JobId", "add_to", "deleted"]
 
 PANEL = "Make pictures"
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", autocompletion=completion.jobs)]
@@ -63,7 +63,7 @@ def submit(
     key: Annotated[str | None, typer.Option(help="Sent again with the same key, pictures are the same jobs.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the jobs to their ends.")] = False,
     out: Out = None,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Send pictures and print the access links of their results."""
@@ -152,7 +152,7 @@ def get(
 def watch(
     context: typer.Context,
     job_id: JobId,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Follow a job to its end."""
@@ -168,16 +168,22 @@ def watch(
     raise typer.Exit(job.status != "succeeded")
 
 
-def cancel(context: typer.Context, job_ids: OpenJobs, url: Url = DEFAULT_URL) -> None:
+def cancel(context: typer.Context, job_ids: OpenJobs, as_json: AsJsonLines = False, url: Url = DEFAULT_URL) -> None:
     """Cancel jobs that have not ended."""
-    each(context, url, job_ids, lambda service, job_id: f"{job_id} {service.cancel(job_id).status}")
+
+    def canceled(service: "Client", job_id: str) -> Told:
+        job = service.cancel(job_id)
+        return f"{job_id} {job.status}", job.model_dump(mode="json")
+
+    each(context, url, job_ids, canceled, as_json=as_json)
 
 
-def delete(context: typer.Context, job_ids: EndedJobs, url: Url = DEFAULT_URL) -> None:
+def delete(context: typer.Context, job_ids: EndedJobs, as_json: AsJsonLines = False, url: Url = DEFAULT_URL) -> None:
     """Delete ended jobs with their pictures."""
+    each(context, url, job_ids, deleted, as_json=as_json)
 
-    def one(service: "Client", job_id: str) -> str:
-        service.delete(job_id)
-        return f"{job_id} deleted"
 
-    each(context, url, job_ids, one)
+def deleted(service: "Client", job_id: str) -> Told:
+    """Delete one; what to say of it."""
+    service.delete(job_id)
+    return f"{job_id} deleted", {"id": job_id, "deleted": True}

@@ -48,12 +48,16 @@ async def _path(settings: "Settings", job_id: str) -> "JobPath":
     from sfumato.wiring import open_ports
 
     servers = settings.kafka_servers and settings.s3_bucket and settings.database_url.get_secret_value()
-    if not servers and not settings.data_dir.is_dir():
-        # Opening the ports would make it, and find nothing in it.
-        raise NotFound(f"there is no folder {settings.data_dir}; name the service's own with --data-dir.")
+    folder = settings.data_dir.absolute()
+    if not servers and not any(folder.glob("*.sqlite")):
+        # Opening the ports would make files there, and find nothing in them.
+        raise NotFound(f"no service ever ran on the folder {folder}; name the service's own with --data-dir.")
     models = [model.slug for model in Registry.load(settings.models_file, settings.last_models_file)]
     async with open_ports(settings) as ports:
-        return await path_of(job_id, ports, models)
+        try:
+            return await path_of(job_id, ports, models)
+        except NotFound as error:
+            raise error if servers else NotFound(f"{error.detail} Looked in {folder}.") from error
 
 
 def _lines(path: "JobPath") -> Iterator[str]:
