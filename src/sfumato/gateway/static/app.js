@@ -58,8 +58,9 @@ async function cancel(id) {
 async function another(id) {
   const job = store.get(id);
   try {
-    const file = job.before ? await (await fetch(job.before)).blob() : await api.input(id);
-    sending.begin({ file: new Blob([file]), name: job.name ?? "picture", url: job.before ?? URL.createObjectURL(file) }, anew(job, rules(job.model_name)));
+    const file = job.file ?? new Blob([await api.input(id)]);
+    const picture = { file, name: job.name ?? "picture", url: job.before ?? URL.createObjectURL(file) };
+    sending.begin(picture, anew(job, rules(job.model_name)));
     one("#detail").close();
   } catch (problem) {
     tell(problem);

@@ -49,7 +49,8 @@ export class Detail {
     const job = this.#store.get(id);
     if (!job || job.before || job.gone) return;
     try {
-      this.#store.update(id, { before: URL.createObjectURL(await api.input(id)) });
+      const file = await api.input(id);
+      this.#store.update(id, { file, before: URL.createObjectURL(file) });
     } catch (problem) {
       if (problem instanceof Problem && !problem.passing) this.#store.update(id, { gone: problem.detail });
     }

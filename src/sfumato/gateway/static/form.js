@@ -169,7 +169,7 @@ export class Form {
     }
     const seed = one("#seed").value.trim();
     if (seed && !(/^\d{1,19}$/.test(seed) && BigInt(seed) <= MAX_SEED)) faults.seed = `Seed is a whole number from 0 to ${MAX_SEED}, or empty.`;
-    if (!one("#width").value !== !one("#height").value) faults.width = "Give both width and height, or neither.";
+    if (!one("#width").value !== !one("#height").value) faults.width ??= "Give both width and height, or neither.";
     if (!this.model) faults.form = "There is no model yet; the service has none, or did not answer.";
     for (const name of [...NUMBERS, "form"]) this.#wrong(name, faults[name] ?? "");
     if (!this.pictures.chosen.length) {

@@ -24,7 +24,7 @@ export class Sending {
   /** Send a picture with these values; it is seen at once. */
   begin(picture, values) {
     const { model_name, prompt, priority = "normal" } = values;
-    const local = this.#store.begin({ model_name, prompt, priority, before: picture.url, name: picture.name });
+    const local = this.#store.begin({ model_name, prompt, priority, before: picture.url, file: picture.file, name: picture.name });
     this.#kept.set(local, { picture, values, identity: identity() });
     this.#waiting.push(local);
     this.#next();

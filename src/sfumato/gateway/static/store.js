@@ -1,8 +1,8 @@
 /**
  * The jobs that the page knows, kept current by the stream. Everything shown is drawn from here.
  *
- * A job is what the API shows, and beside that: `preview` (a data URL), `before` (an address of its input, while the page
- * has it), `note` (a line of the page's own). One that is still being sent has an id of the page's own.
+ * A job is what the API shows, and beside that: `preview` (a data URL), `file` and `before` (its input and an address of
+ * that, where the page has it), `note` (a line of the page's own). One that is still being sent has an id of the page's own.
  */
 
 import { identity, jobs as api } from "./api.js";
@@ -122,9 +122,9 @@ export class Store extends EventTarget {
     const sent = this.#jobs.get(local);
     if (!sent) return;
     this.#jobs.delete(local);
-    const { before, name, created_at, model_name, prompt, priority } = sent;
+    const { before, file, name, created_at, model_name, prompt, priority } = sent;
     const known = this.#jobs.get(answer.id) ?? { created_at, model_name, prompt, priority };
-    this.#jobs.set(answer.id, { ...answer, ...known, before, name, warnings: answer.warnings });
+    this.#jobs.set(answer.id, { ...answer, ...known, before, file, name, warnings: answer.warnings });
     this.#tell("rename", { from: local, to: answer.id });
     this.#tell("change", [answer.id]);
   }
