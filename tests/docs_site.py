@@ -1,6 +1,6 @@
 """What mkdocs.yml hooks in: the site also has what docs/ links to outside of itself, such as the changelog.
 
-Links are written for who reads the files; here they become those of the site. A file that is no page is copied as it is.
+Links are written for who reads the files; here they become those of the site. What is no page is copied as it is.
 """
 
 import re

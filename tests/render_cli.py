@@ -28,7 +28,7 @@ def verbs(command: Any = None, name: str = "sfumato") -> Iterator[tuple[str, Any
 
 
 def cli_page(page: Path) -> str:
-    """The page as it is, with the table below each verb that has options; where there is none yet, at the section's end."""
+    """The page as it is, with the table of each verb that has options; a new one comes at its section's end."""
     commands = dict(verbs())
     start, *parts = HEADING.split(page.read_text())
     headings = [found[0] for found in HEADING.finditer(page.read_text())]

@@ -26,7 +26,11 @@ BENDS: Final = {
     (State.QUEUED, State.CANCELED): 56.0,
 }
 """How far an arrow is bent to the right of its way, in pixels; the others are straight."""
-LABELS: Final = {(State.QUEUED, State.FAILED): 0.42, (State.RUNNING, State.FAILED): 0.56}
+LABELS: Final = {
+    (State.QUEUED, State.FAILED): 0.42,
+    (State.RUNNING, State.FAILED): 0.56,
+    (State.RUNNING, State.CANCELED): 0.72,
+}
 """How far along its arrow a label stands; the others in the middle."""
 
 
