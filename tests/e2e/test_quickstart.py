@@ -77,6 +77,13 @@ def test_readme_works_from_its_top_to_its_end(service: Service, tmp_path: Path) 
     poll(lambda: answered(asked).status == 202, within_s=20, every_s=0.3)
 
 
+@pytest.mark.parametrize("block", [Block("sh", "make cluster\n"), Block("", "sfumato jobs\n"), Block("yaml", "a: 1\n")])
+def test_a_block_that_no_rule_covers_fails(tmp_path: Path, block: Block) -> None:
+    reader = Reader(tmp_path, Service(tmp_path), STANDS_FOR)
+    with pytest.raises(AssertionError, match="no rule says"):
+        reader.do(block)
+
+
 def test_the_home_page_shows_commands_of_the_readme() -> None:
     known = " ".join(block.text for block in blocks(ROOT / "README.md"))
     (block,) = blocks(DOCS / "index.md")
