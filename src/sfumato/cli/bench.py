@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 
 def overhead(
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="Over Kafka, an object store and PostgreSQL, started here.")
+        bool, typer.Option("--cluster", help="Over Kafka, an object store and PostgreSQL behind nginx, started here.")
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -68,7 +68,7 @@ def engine(
     json_file: JsonFile = None,
     architecture: Annotated[
         Literal["sd15", "sdxl", "flux-small", "tiny"] | None,
-        typer.Option(help="With diffusers: measure this architecture; needs --random-weights."),
+        typer.Option(help="With diffusers: measure this architecture, made and deleted here; needs --random-weights."),
     ] = None,
     random_weights: Annotated[
         bool,
