@@ -75,7 +75,7 @@ async def eventually(condition: Callable[[], Awaitable[Any]], within_s: float = 
 
 
 def poll(condition: Callable[[], Any], within_s: float = 10.0, every_s: float = 0.02) -> Any:
-    """`eventually` for plain functions; without a loop of its own, which a browser's driver would not have beside its."""
+    """`eventually` for plain functions; without a loop, since a browser's driver has one in this thread."""
     deadline, pause = time.monotonic() + within_s, threading.Event()
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{condition} stayed {value!r} for {within_s} s"

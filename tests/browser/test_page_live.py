@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,14 +38,19 @@ def step_of(page: Page, prompt: str) -> int:
     return int(found[1]) if found else 0
 
 
+def load(service: Service, prompt: str) -> None:
+    """Another program sends a job that takes two seconds."""
+    post_picture(service.url, picture(), model_name="slow", prompt=prompt, num_inference_steps="20", strength="1")
+
+
 def kill_gateway(service: Service) -> None:
     os.kill(service.roles()["gateway"], signal.SIGKILL)
 
 
 @pytest.fixture
-def sampled(page: Page) -> Iterator[Page]:
+def sampled(page: Page) -> Page:
     taken_sample(page)
-    yield page
+    return page
 
 
 def test_steps_are_counted_and_the_picture_is_seen_coming(sampled: Page) -> None:
@@ -110,7 +114,7 @@ def test_a_killed_gateway_is_waited_for_and_nothing_that_runs_is_lost(sampled: P
 
 
 def test_a_picture_sent_while_the_gateway_is_away_is_sent_again_as_one_job(sampled: Page, service: Service) -> None:
-    lost = []
+    lost: list[int] = []
 
     def swallow(route: Route) -> None:
         """The first time the job is accepted, and its answer gets lost."""
@@ -156,8 +160,7 @@ def test_the_service_view_follows_workers_and_queues(browser: Browser, page: Pag
         model = other.locator(".model").filter(has_text="slow")
         expect(model).to_be_visible()
         for number in range(16):
-            query = {"model_name": "slow", "prompt": f"load {number}", "num_inference_steps": "20", "strength": "1"}
-            post_picture(service.url, picture(), **query)
+            load(service, f"load {number}")
         waiting = model.locator("dd").nth(2)
         expect(waiting).not_to_have_text("0", timeout=15_000)
         shot(other, "service-light")

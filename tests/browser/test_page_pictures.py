@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from tests.browser.browsing import card, cards, drop, live, opened, shot, taken_sample
 from tests.sample_pictures import picture
-from tests.service import Service
+from tests.service import Service, post_picture
 
 pytestmark = pytest.mark.server
 
@@ -54,7 +54,7 @@ def test_a_pasted_picture_is_taken(page: Page) -> None:
 
 
 def test_a_name_that_claims_another_type_stops_nothing(page: Page) -> None:
-    page.locator("#file").set_input_files([{"name": "photo.png", "mimeType": "image/png", "buffer": CAT}])
+    page.locator("#file").set_input_files(FilePayload(name="photo.png", mimeType="image/png", buffer=CAT))
     page.locator("#prompt").fill("misnamed, sepia")
     page.locator("#submit").click()
     card(page, "misnamed, sepia", "succeeded")
@@ -237,3 +237,21 @@ def test_a_prompt_is_text_wherever_it_is_shown(page: Page) -> None:
     expect(page.locator("#detail-title")).to_have_text(prompt)
     assert page.title() == "Sfumato"
     assert page.locator(".card b, #detail b").count() == 0
+
+
+def test_the_page_looks_as_the_docs_show_it(browser: Browser, service: Service) -> None:
+    """docs/page.jpg is this screenshot."""
+    prompts = ("watercolor", "stained glass", "neon", "comic, at sunset", "pencil sketch", "autumn")
+    for number, prompt in enumerate(prompts * 2):
+        name = ("cat", "coffee", "astronaut", "rocket")[number * 3 % 4]
+        photo = (IMAGES / f"{name}.jpg").read_bytes()
+        assert post_picture(service.url, photo, media_type="image/jpeg", model_name="restyle", prompt=prompt)[0] == 202
+    with opened(browser, service.url, viewport={"width": 1400, "height": 860}) as page:
+        live(page)
+        for name in ("cat", "rocket"):
+            taken_sample(page, name)
+        page.get_by_role("button", name="mosaic", exact=True).click()
+        expect(cards(page, "succeeded").filter(has_text="autumn")).to_have_count(2, timeout=60_000)
+        page.evaluate("Promise.all([...document.images].filter((each) => each.src).map((each) => each.decode()))")
+        page.wait_for_timeout(700)  # until the pictures have come into focus
+        shot(page, "page")

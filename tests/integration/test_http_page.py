@@ -47,6 +47,12 @@ def test_nothing_of_the_page_comes_from_elsewhere() -> None:
             assert not re.search(r"(https?:)?//[a-z0-9]", text.replace("// ", "")), file.name
 
 
+def test_all_addresses_are_relative_so_that_the_page_works_below_a_prefix() -> None:
+    for file in files():
+        if file.suffix in (".js", ".html", ".css"):
+            assert not re.search(r"""["'`(]/(?:api|static|docs)""", file.read_text()), file.name
+
+
 def test_no_markup_is_made_of_text() -> None:
     for file in files():
         if file.suffix == ".js":
