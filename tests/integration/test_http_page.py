@@ -67,7 +67,9 @@ def test_each_file_is_served_with_its_type_and_the_policy(service: GatewayServic
         kind = answer.headers["content-type"].replace("application/javascript", "text/javascript")
         assert kind == TYPES[file.suffix]
         assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'; ")
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "same-origin"
 
 
 def test_the_page_is_asked_for_anew_and_sent_once(service: GatewayService) -> None:
