@@ -301,7 +301,8 @@ def _suggestions(published: Mapping[str, Any], words: Mapping[str, Sequence[str]
     """The first word of each style and mood that the folder recommends; not of those that it merely knows."""
     kinds = {kind: published.get(kind) for kind in ("styles", "moods")}
     named = {kind: map(str, names) for kind, names in kinds.items() if isinstance(names, list)}
-    return {kind: [words[name][0] for name in names if words.get(name)] for kind, names in named.items()}
+    found = {kind: [words[name][0] for name in names if words.get(name)] for kind, names in named.items()}
+    return {kind: some for kind, some in found.items() if some}
 
 
 def _way_back(listed: Listed) -> str:
