@@ -11,6 +11,7 @@ from sfumato.bench import play, real
 from sfumato.bench.baselines.rules import dynamic, one_by_one, queued, services_s, static
 from sfumato.bench.ceiling import Ceiling, Loop, lines
 from sfumato.bench.policies import Gate, InGroups
+from sfumato.bench.stopping import Stopped
 from sfumato.bench.traffic import Request, Traffic
 from sfumato.bench.ways import Plan, Player, Way, measure, runs_of, table_of
 from sfumato.cli import main
@@ -242,6 +243,21 @@ def test_options_are_handed_on(
     assert main(["bench", "engine", "--backend", "diffusers", *words]) == 0
     assert calls == [given]
     assert "the table" in capsys.readouterr().out
+
+
+def test_interrupted_measurement_shows_its_table_and_ends_as_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def half(*arguments: Any, requests: int | None, minutes: float | None) -> None:
+        arguments[-1]("half a table")
+        raise Stopped(in_time=False)
+
+    monkeypatch.setattr(real, "run", half)
+
+    assert main(["bench", "engine", "--backend", "diffusers", "--architecture", "tiny", "--random-weights"]) == 130
+    said = capsys.readouterr()
+    assert "half a table" in said.out
+    assert "interrupted" in said.err
 
 
 def test_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
