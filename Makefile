@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help setup demo up cluster env test chaos fuzz gpu quick check format bench train-tiny clean
+.PHONY: help setup demo up cluster env test chaos fuzz gpu quick check format bench docs train-tiny clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -57,6 +57,10 @@ bench: .venv/base ## measure this machine
 	$(BIN)/sfumato bench engine --backend simulated
 	$(BIN)/sfumato bench engine --backend onnx
 
+docs: .venv/docs ## the documentation as a site that needs no network, into out/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'Open out/docs/index.html'
+
 DEVICE ?= cpu
 HOURS ?= 6
 train-tiny: .venv/training ## train the bundled model anew, into out/training; again to go on: [DEVICE=cuda] [HOURS=6]
@@ -74,6 +78,11 @@ clean: ## remove the virtual environment and what was made
 .venv/cluster: .venv/base
 	@echo 'Installing what a cluster needs …'
 	@$(PIP) --editable '.[cluster]'
+	@touch $@
+
+.venv/docs: .venv/base
+	@echo 'Installing what the documentation is built with …'
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 .venv/test: .venv/base

@@ -1,13 +1,17 @@
-"""Writes the reference pages that follow from the code: `python -m tests.render_docs`. A test compares them."""
+"""Writes what follows from the code in the docs: `python -m tests.render_docs`. A test compares it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import yaml
 from pydantic import SecretStr
 
 from sfumato.config import Settings
 from sfumato.observability import METRICS
+from tests.render_cli import cli_page
+from tests.render_states import state_diagram
 
 __all__ = ["PAGES"]
 
@@ -44,9 +48,35 @@ def _metrics() -> str:
     return before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2]
 
 
+def _runbooks() -> str:
+    lines = [
+        "# Runbooks",
+        "",
+        "An alert of `deploy/prometheus-rules.yml` fired: its page says what it means, how to see it and what to do.",
+        "[When each fires](metrics.md#alerts) is with the metrics.",
+        "",
+        "| alert | severity | what it means |",
+        "|---|---|---|",
+    ]
+    for group in yaml.safe_load((DOCS.parent / "deploy" / "prometheus-rules.yml").read_text())["groups"]:
+        for rule in group["rules"]:
+            page = (DOCS / "runbooks" / f"{rule['alert']}.md").read_text()
+            meaning = page.partition("## What it means\n")[2].strip().partition("\n\n")[0].replace("\n", " ")
+            first = re.split(r"(?<=[.]) ", meaning)[0]
+            lines.append(f"| [{rule['alert']}](runbooks/{rule['alert']}.md) | {rule['labels']['severity']} | {first} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cli() -> str:
+    return cli_page(DOCS / "cli.md")
+
+
 PAGES: Final[dict[Path, Callable[[], str]]] = {
     DOCS / "settings.md": _settings,
     DOCS / "metrics.md": _metrics,
+    DOCS / "cli.md": _cli,
+    DOCS / "runbooks.md": _runbooks,
+    DOCS / "states.svg": state_diagram,
 }
 
 if __name__ == "__main__":

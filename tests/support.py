@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -74,12 +75,12 @@ async def eventually(condition: Callable[[], Awaitable[Any]], within_s: float = 
 
 
 def poll(condition: Callable[[], Any], within_s: float = 10.0, every_s: float = 0.02) -> Any:
-    """`eventually` for plain functions."""
-
-    async def asked() -> Any:
-        return condition()
-
-    return asyncio.run(eventually(asked, within_s, every_s))
+    """`eventually` for plain functions; without a loop, since a browser's driver has one in this thread."""
+    deadline, pause = time.monotonic() + within_s, threading.Event()
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{condition} stayed {value!r} for {within_s} s"
+        pause.wait(every_s)
+    return value
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`sfumato bench engine --backend diffusers` on the tiny architecture: both sides do the same work, and all of it."""
 
 import json
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.table import Table
 
-from sfumato.bench import play, real
+from sfumato.bench import play, progress, real
 from sfumato.bench.baselines import architectures, network
 from sfumato.bench.baselines.pipeline import Pipeline
+from sfumato.bench.progress import Bar
 from sfumato.bench.traffic import Request
 from sfumato.core.params import ModelRules, Sampler, Shape
 from sfumato.engine import backends
@@ -67,7 +70,9 @@ def test_every_way_answers_every_request(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     file = tmp_path / "found.json"
 
-    table = real.run("tiny", None, "cpu", file, requests=4)
+    shown: list[Table] = []
+
+    real.run("tiny", None, "cpu", file, shown.append, requests=4)
 
     found = json.loads(file.read_text())
     assert [(row["traffic"], row["way"]) for row in found["rows"]] == [
@@ -81,10 +86,57 @@ def test_every_way_answers_every_request(
     assert [loop["way"] for loop in found["ceiling"]["loops"]] == ["eager"]
     assert found["ceiling"]["rows"] == 16
     assert {"device", "dtype", "torch"} <= found["about"].keys()
+    assert (found["left_out"], found["ended"]) == ([], "all of the plan is measured")
+    (table,) = shown
+    assert "not measured" not in str(table.caption)
     assert table.row_count == 8
     assert f"float32, torch {torch.__version__}" in str(table.caption)
     assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
     assert capsys.readouterr().out == ""
+
+
+def test_run_that_is_told_to_end_shows_what_it_has_and_has_written_it_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, written = tmp_path / "found.json", []
+
+    class HeardByTheThirdRun(Bar):
+        def tell(self, what: str) -> None:
+            if what.startswith("photos, all waiting: dynamic"):
+                written.append(json.loads(file.read_text()))
+                signal.raise_signal(signal.SIGTERM)
+            super().tell(what)
+
+    monkeypatch.setattr(progress, "Bar", HeardByTheThirdRun)
+    shown: list[Table] = []
+
+    with pytest.raises(KeyboardInterrupt):
+        real.run("tiny", None, "cpu", file, shown.append, requests=2)
+
+    found = json.loads(file.read_text())
+    assert [row["way"] for row in found["rows"]] == WAYS[:2] == [row["way"] for row in written[0]["rows"]]
+    assert (found["ended"], found["left_out"]) == ("interrupted", ["26 of 28 runs"])
+    assert written[0]["ended"] == "not yet"
+    assert shown[0].row_count == 2
+    assert "not measured (interrupted): 26 of 28 runs" in str(shown[0].caption)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_plan_is_cut_to_the_minutes_and_the_table_says_by_what(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(real, "PLANNED", 0.0)  # as if nothing were left of the minutes once a picture was timed
+    shown: list[Table] = []
+
+    real.run("tiny", None, "cpu", tmp_path / "found.json", shown.append, minutes=2)
+
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [(row["traffic"], row["answered"], row["loads"]) for row in found["rows"]] == [("square", 2, [])] * 4
+    assert found["left_out"] == [
+        "46 of 48 requests a run",
+        "traffic photos",
+        "offered share 0.50",
+        "offered share 0.80",
+    ]
+    assert "not measured: 46 of 48 requests a run, traffic photos, offered share 0.50" in str(shown[0].caption)
 
 
 def test_pipeline_makes_the_pictures_that_the_engine_makes(folder: Path, pipeline: Pipeline) -> None:
@@ -116,8 +168,9 @@ def test_network_alone_is_called_with_full_rows_and_a_failing_way_is_told(
     ways = {"cpu": {**network.WAYS["cpu"], "torch.compile": without_compiler}}
     monkeypatch.setattr(network, "WAYS", MappingProxyType(ways))
 
-    ceiling = network.measure(pipeline, jobs(3), "cpu", str)
+    first, ceiling = network.measure(pipeline, jobs(3), "cpu", str)
 
+    assert (len(first.loops), first.failed) == (1, {})
     assert (ceiling.rows, ceiling.shape) == (6, (80, 56))
     assert ceiling.best.way == "eager"
     assert 0 < ceiling.best.peak_share < 1

@@ -12,7 +12,7 @@ import pytest
 
 from sfumato.core.job import Priority
 from sfumato.core.keys import key_text
-from sfumato.gateway.door import OPEN, OPEN_BELOW
+from sfumato.gateway.door import OPEN
 from tests.integration.gateway_service import GatewayService, gateway_service, problem
 
 
@@ -85,10 +85,20 @@ def test_every_route_but_those_listed_needs_a_key(service: GatewayService) -> No
             assert (answer.status_code != 401) == (path in OPEN), (method, path, answer.text)
             tried += 1
     assert tried > 15
-    for path in ("/", "/api", "/api/jobs/", "//api/jobs", "/API/jobs", "/api/../api/jobs", "/nothing"):
+    for path in (
+        "/static",
+        "/index.html",
+        "/api",
+        "/api/jobs/",
+        "//api/jobs",
+        "/API/jobs",
+        "/api/../api/jobs",
+        "/nothing",
+    ):
         problem(service.client.get(path), 401, "unauthorized")
     assert service.client.get("/docs").status_code == 200
-    assert service.client.get(f"{OPEN_BELOW}swagger-ui.css").status_code == 200
+    for path in ("/", "/static/app.js", "/static-offline-docs/swagger-ui.css"):
+        assert service.client.get(path).status_code == 200
 
 
 def test_the_hot_routes_need_a_key_before_the_body_is_looked_at(service: GatewayService) -> None:

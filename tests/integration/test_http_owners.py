@@ -17,6 +17,7 @@ from tests.sample_pictures import picture
 UNKNOWN = "00000000-0000-7000-8000-00000000abcd"
 ROUTES = [
     ("GET", ""),
+    ("GET", "/input"),
     ("GET", "/result"),
     ("HEAD", "/result"),
     ("GET", "/events"),

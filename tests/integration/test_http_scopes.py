@@ -19,6 +19,7 @@ READ = {
     ("get", "/api/jobs"),
     ("get", "/api/jobs/{job_id}"),
     ("get", "/api/jobs/{job_id}/events"),
+    ("get", "/api/jobs/{job_id}/input"),
     ("get", "/api/jobs/{job_id}/result"),
     ("get", "/api/models"),
     ("get", "/api/scale/{model_name}"),

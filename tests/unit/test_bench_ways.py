@@ -11,6 +11,7 @@ from sfumato.bench import play, real
 from sfumato.bench.baselines.rules import dynamic, one_by_one, queued, services_s, static
 from sfumato.bench.ceiling import Ceiling, Loop, lines
 from sfumato.bench.policies import Gate, InGroups
+from sfumato.bench.stopping import Stopped
 from sfumato.bench.traffic import Request, Traffic
 from sfumato.bench.ways import Plan, Player, Way, measure, runs_of, table_of
 from sfumato.cli import main
@@ -120,7 +121,7 @@ def make(kind: Traffic, per_s: float) -> Sequence[Request]:
 def test_ways_are_compared_with_everybody_waiting_and_at_each_share() -> None:
     told: list[str] = []
 
-    rows = measure(PLAYERS, make, lambda one: 4, PLAN, told.append)
+    *_, rows = measure(PLAYERS, make, lambda one: 4, PLAN, told.append)
 
     assert [row.way for row in rows] == list(PLAYERS)
     assert [round(row.pictures_per_s, 2) for row in rows] == [0.5, 0.67, 1.0, 2.0]
@@ -135,24 +136,39 @@ def test_dynamic_batching_keeps_the_window_with_the_lowest_p99() -> None:
     def better_with_a_window(requests: Sequence[Request], window_s: float) -> Sequence[float]:
         return [one.arrives_s + 5.0 - window_s for one in requests]
 
-    rows = measure({**PLAYERS, "dynamic batching": better_with_a_window}, make, lambda one: 1, PLAN, str)
+    *_, rows = measure({**PLAYERS, "dynamic batching": better_with_a_window}, make, lambda one: 1, PLAN, str)
 
     (found,) = [row for row in rows if row.way == "dynamic batching"]
     assert [(load.window_s, load.p99_s) for load in found.loads] == [(2.0, 3.0), (2.0, 3.0)]
 
 
 def test_table_has_a_line_for_each_way_and_a_column_for_each_share() -> None:
-    table = table_of(measure(PLAYERS, make, lambda one: 1, PLAN, str), "title", "caption")
+    *_, rows = measure(PLAYERS, make, lambda one: 1, PLAN, str)
+
+    table = table_of(rows, "title", "caption")
 
     assert table.row_count == 4
     assert [column.header for column in table.columns][-2:] == ["at 0.50: p50 p99 s", "at 0.80: p50 p99 s"]
+
+
+def test_rows_come_after_every_run_and_a_table_can_be_made_of_them_at_any_time() -> None:
+    so_far = list(measure(PLAYERS, make, lambda one: 1, PLAN, str))
+
+    assert len(so_far) == runs_of(PLAN)
+    assert [len(rows) for rows in so_far[:4]] == [1, 2, 3, 4]
+    assert [sum(len(row.loads) for row in rows) for rows in so_far[3:]] == [0, 2, 3, 3, 4, 6, 7, 7, 8]
+    assert table_of([], "title", "caption").row_count == 0
+    last_column = table_of(so_far[-2], "title", "caption").columns[-1]
+    assert list(last_column.cells)[-1] == "–"
 
 
 def test_ceiling_is_the_best_loop_and_says_what_did_not_work() -> None:
     loops = (Loop("eager", 8.0, 0.2), Loop("CUDA graph", 16.0, 0.4))
     ceiling = Ceiling(16, (512, 512), 8e11, 8192, 3.2e13, loops, {"torch.compile": "RuntimeError: no compiler"})
 
-    said = "\n".join(lines(ceiling, measure(PLAYERS, make, lambda one: 4, PLAN, str), "float16"))
+    *_, rows = measure(PLAYERS, make, lambda one: 4, PLAN, str)
+
+    said = "\n".join(lines(ceiling, rows, "float16"))
 
     assert ceiling.best.way == "CUDA graph"
     assert "CUDA graph 16.0 rows/s (40.0% of the matrix peak)" in said
@@ -186,6 +202,7 @@ def test_model_of_ones_own_is_measured_at_its_usual_steps() -> None:
         (["--backend", "onnx", "--device", "cpu"], "--device"),
         (["--requests", "5"], "--requests"),
         (["--random-weights"], "--random-weights"),
+        (["--minutes", "5"], "--minutes"),
         (["--backend", "diffusers"], "--model"),
         (["--backend", "diffusers", "--random-weights"], "--architecture"),
         (["--backend", "diffusers", "--architecture", "tiny"], "--random-weights"),
@@ -204,8 +221,11 @@ def test_options_that_make_no_sense_together_are_named(
 @pytest.mark.parametrize(
     ("words", "given"),
     [
-        (["--architecture", "sd15", "--random-weights"], ("sd15", None, "auto", None, None)),
-        (["--model", ".", "--device", "cpu", "--requests", "3"], (None, Path(), "cpu", None, 3)),
+        (["--architecture", "sd15", "--random-weights"], ("sd15", None, "auto", None, None, None)),
+        (
+            ["--model", ".", "--device", "cpu", "--requests", "3", "--minutes", "2.5"],
+            (None, Path(), "cpu", None, 3, 2.5),
+        ),
     ],
 )
 def test_options_are_handed_on(
@@ -213,9 +233,10 @@ def test_options_are_handed_on(
 ) -> None:
     calls: list[Any] = []
 
-    def remember(*arguments: Any) -> str:
-        calls.append(arguments)
-        return "the table"
+    def remember(*arguments: Any, requests: int | None, minutes: float | None) -> None:
+        *handed_on, show = arguments
+        calls.append((*handed_on, requests, minutes))
+        show("the table")
 
     monkeypatch.setattr(real, "run", remember)
 
@@ -224,10 +245,25 @@ def test_options_are_handed_on(
     assert "the table" in capsys.readouterr().out
 
 
+def test_interrupted_measurement_shows_its_table_and_ends_as_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def half(*arguments: Any, requests: int | None, minutes: float | None) -> None:
+        arguments[-1]("half a table")
+        raise Stopped(in_time=False)
+
+    monkeypatch.setattr(real, "run", half)
+
+    assert main(["bench", "engine", "--backend", "diffusers", "--architecture", "tiny", "--random-weights"]) == 130
+    said = capsys.readouterr()
+    assert "half a table" in said.out
+    assert "interrupted" in said.err
+
+
 def test_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("sfumato.bench.baselines.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "diffusers", None)
 
     with pytest.raises(BackendUnusable, match=r"needs diffusers: pip install 'sfumato\[diffusers\]'"):
-        real.run("tiny", None, "cpu", None)
+        real.run("tiny", None, "cpu", None, str)

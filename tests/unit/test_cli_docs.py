@@ -1,34 +1,21 @@
 """docs/cli.md has every verb with every option, and no other."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from sfumato.cli import app
+from tests.render_cli import HEADING, verbs
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 
 
-def verbs(command: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Every command that does something, by its whole name."""
-    inner = getattr(command, "commands", None)
-    if inner is None:
-        yield name, command
-    else:
-        for word, each in inner.items():
-            yield from verbs(each, f"{name} {word}")
-
-
-VERBS = dict(verbs(get_command(app), "sfumato"))
+VERBS = dict(verbs())
 
 
 def sections() -> dict[str, str]:
     """Verb → the text below its heading."""
-    parts = re.split(r"^### `(sfumato(?: [a-z]+)+)[^`]*`$", PAGE, flags=re.MULTILINE)
+    parts = HEADING.split(PAGE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 

@@ -49,10 +49,11 @@ def lines(ceiling: Ceiling, rows: Sequence[Row], dtype: str) -> list[str]:
     shares = [
         f"{row.traffic} {row.rows_per_s / ceiling.best.rows_per_s:.0%}" for row in rows if row.way == "step-level"
     ]
+    best = f"step-level's rows/s ÷ the best loop's ({ceiling.best.way}): {', '.join(shares)}"
     return [
         f"network alone, {ceiling.rows} rows of {width} × {height}: {', '.join(loops)}",
         *(f"network alone, {way} failed: {why}" for way, why in ceiling.failed.items()),
         f"a row is {ceiling.flops_a_row / 1e12:.3g} TFLOP; matrix peak: {ceiling.matrix_flops_per_s / 1e12:.3g} "
         f"TFLOP/s, {dtype}, {ceiling.matrix_side} × {ceiling.matrix_side}",
-        f"step-level's rows/s ÷ the best loop's ({ceiling.best.way}): {', '.join(shares)}",
+        *([best] if shares else []),
     ]

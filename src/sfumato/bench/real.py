@@ -8,23 +8,26 @@ waiting window), and step by step. Then the network alone says what the device c
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sfumato.bench import play, traffic
 from sfumato.bench.baselines import rules as groups
-from sfumato.bench.ceiling import Ceiling, lines
+from sfumato.bench.budget import fitted, left_out
+from sfumato.bench.findings import BY_HAND, DONE, IN_TIME, Findings
 from sfumato.bench.policies import AtOnce, InGroups
+from sfumato.bench.progress import Bar, bar
+from sfumato.bench.stopping import Stopped, stopped_after
 from sfumato.bench.traffic import Request, Traffic
-from sfumato.bench.ways import Plan, Player, Row, Tell, Way, measure, runs_of, table_of
+from sfumato.bench.ways import Plan, Player, Row, Way, measure, runs_of
+from sfumato.core.errors import SfumatoError
 from sfumato.core.params import ModelRules, Shape, evaluations
 from sfumato.engine import backends
 from sfumato.engine.backends import About, Backend, BackendUnusable, Options
@@ -33,7 +36,7 @@ from sfumato.models.registry import Registry
 if TYPE_CHECKING:
     from sfumato.bench.baselines.pipeline import Pipeline
 
-__all__ = ["ON_CPU", "PLANS", "Architecture", "Device", "plan_for", "run"]
+__all__ = ["ON_CPU", "PLANS", "Architecture", "Device", "OutOfTime", "plan_for", "run"]
 
 Architecture = Literal["sd15", "sdxl", "flux-small", "tiny"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -62,8 +65,17 @@ SEED: Final = 7
 PROMPT: Final = "picture number {}"
 SHORT: Final = (4, 0.5)
 """Steps and strength of what is made only so that it was made once."""
-TELLS_OF_NETWORK: Final = 5
-"""Two and one a way; fewer on the CPU."""
+MIDDLE_STRENGTH: Final = 0.6
+WARMED: Final[tuple[Way, ...]] = ("dynamic batching", "step-level")
+PLANNED: Final = 0.85
+"""Share of the time left that is planned; the rest is for the ways of the network alone."""
+
+
+class OutOfTime(SfumatoError):
+    """There was not enough time to measure anything."""
+
+    slug = "out-of-time"
+    title = "There was not enough time to measure anything"
 
 
 def run(
@@ -71,42 +83,78 @@ def run(
     folder: Path | None,
     device: Device,
     json_file: Path | None,
+    show: Callable[[Table], object],
+    *,
     requests: int | None = None,
-) -> Table:
-    """Measure the model in `folder`, without one this architecture with random weights; the table to print.
+    minutes: float | None = None,
+) -> None:
+    """Measure the model in `folder`, without one this architecture with random weights, and show the table.
 
-    `requests` a run in place of the plan's own number. What was measured goes to `json_file` if given.
+    `requests` a run in place of the plan's own number; the plan is cut to about `minutes`, which end it in any case.
+    What was measured goes to `json_file` if given, after every run. Ctrl-C, SIGTERM and the clock end it with the table
+    of what there is by then.
 
     Raises:
         BackendUnusable: torch or diffusers is not installed, there is no such device, or the folder is not whole.
         BadModels: the folder is no diffusers folder.
+        OutOfTime: the minutes were over before anything was measured.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after the table was shown.
     """
+    found = Findings(json_file)
+    try:
+        with (
+            stopped_after(None if minutes is None else minutes * 60),
+            bar() as told,
+            tempfile.TemporaryDirectory(prefix="sfumato-bench-") as scratch,
+        ):
+            _measure(found, architecture, folder, device, requests, minutes, Path(scratch), told)
+    except Stopped as stop:
+        found.ended = IN_TIME if stop.in_time else BY_HAND
+        if found.rows or found.ceiling:
+            found.keep()
+            show(found.table())
+        elif stop.in_time:
+            raise OutOfTime(f"{minutes:g} minutes were over before anything was measured; give more.") from None
+        if not stop.in_time:
+            raise
+    else:
+        found.ended = DONE
+        found.keep()
+        show(found.table())
+
+
+def _measure(
+    found: Findings,
+    architecture: Architecture | None,
+    folder: Path | None,
+    device: Device,
+    requests: int | None,
+    minutes: float | None,
+    scratch: Path,
+    told: Bar,
+) -> None:
+    told.tell("importing torch and diffusers")
     try:
         from sfumato.bench.baselines import architectures, network
         from sfumato.bench.baselines.pipeline import Pipeline
     except ImportError as error:
         raise BackendUnusable(f"--backend diffusers needs {error.name}: pip install 'sfumato[diffusers]'.") from error
-    with tempfile.TemporaryDirectory(prefix="sfumato-bench-") as scratch, _bar() as bar:
-        if folder is None:
-            bar.tell(f"making {architecture}")
-            folder = Path(scratch, "model")
-            model = f"{architectures.build(str(architecture), folder, device)}, with random weights"
-        else:
-            model = str(folder)
-        bar.tell("loading it twice")
-        rules = _rules_of(folder, Path(scratch, "models.toml"))
-        # Threads that meet at every small operation crawl as soon as anything else has one of the cores.
-        threads = 1 if architecture == "tiny" else 0
-        backend = backends.load("diffusers", folder, rules, Options(threads=threads, device=device))
-        about = backend.about
-        place = about.device.partition(" ")[0]  # what is behind it is for people
-        pipeline = Pipeline(folder, place, about.dtype, rules.sampler)
-        plan = plan_for(architecture, about, rules, requests)
-        bar.expect(runs_of(plan) + len(rules.shapes) * plan.warm_up + TELLS_OF_NETWORK)
-        rows = _rows(backend, pipeline, rules, plan, bar.tell)
-        square = [Request(0.0, rules.shapes[0], *SHORT)] * _pictures_a_call(plan, rules, about)
-        ceiling = network.measure(pipeline, play.jobs_of(square, rules, PROMPT), place, bar.tell)
-    facts = {
+    if folder is None:
+        told.tell(f"making {architecture}")
+        folder = scratch / "model"
+        model = f"{architectures.build(str(architecture), folder, device)}, with random weights"
+    else:
+        model = str(folder)
+    told.tell("loading it, for the engine")
+    rules = _rules_of(folder, scratch / "models.toml")
+    # Threads that meet at every small operation crawl as soon as anything else has one of the cores.
+    threads = 1 if architecture == "tiny" else 0
+    backend = backends.load("diffusers", folder, rules, Options(threads=threads, device=device))
+    about = backend.about
+    place = about.device.partition(" ")[0]  # what is behind it is for people
+    told.tell("loading it, as diffusers' pipeline")
+    pipeline = Pipeline(folder, place, about.dtype, rules.sampler)
+    found.about = {
         "model": model,
         "family": about.family,
         "device": network.name_of(place),
@@ -115,12 +163,18 @@ def run(
         "diffusers": version("diffusers"),
         "sampler": rules.sampler.value,
         "guidance_scale": rules.guidance_scale,
-        "plan": asdict(plan),
     }
-    if json_file is not None:
-        found = {"about": facts, "rows": [asdict(row) for row in rows], "ceiling": asdict(ceiling)}
-        json_file.write_text(json.dumps(found, indent=1) + "\n")
-    return table_of(rows, f"Ways of batching: {model}", "\n".join(_caption(facts, plan, rows, ceiling)))
+    bench = _Bench(backend, pipeline, rules, plan_for(architecture, about, rules, requests), told)
+    ceilings = network.measure(pipeline, bench.full_call(), place, told.tell)
+    found.ceiling = next(ceilings)
+    found.keep()
+    found.plan, found.left_out = bench.plan_within(None if minutes is None else minutes * 60)
+    for rows in bench.measured(found.plan):
+        found.rows, found.runs = rows, found.runs + 1
+        found.keep()
+    for ceiling in ceilings:
+        found.ceiling = ceiling
+        found.keep()
 
 
 def plan_for(architecture: Architecture | None, about: About, rules: ModelRules, requests: int | None) -> Plan:
@@ -137,30 +191,69 @@ def plan_for(architecture: Architecture | None, about: About, rules: ModelRules,
     return plan if requests is None else replace(plan, requests=requests)
 
 
-def _rows(backend: Backend, pipeline: "Pipeline", rules: ModelRules, plan: Plan, tell: Tell) -> list[Row]:
-    pictures = _pictures_a_call(plan, rules, backend.about)
-    players = _players(backend, pipeline, rules, plan.rows, pictures)
+class _Bench:
+    """One model on both sides, and what of its plan there is time for."""
 
-    def make(kind: Traffic, per_s: float) -> Sequence[Request]:
-        return traffic.make(kind, rules.shapes, plan.steps, per_s, plan.requests, SEED)
+    def __init__(self, backend: Backend, pipeline: "Pipeline", rules: ModelRules, plan: Plan, told: Bar) -> None:
+        self._rules, self._whole, self._told = rules, plan, told
+        self._rows_a_picture = 2 if rules.guidance_scale > 1 and not backend.about.embeds_guidance else 1
+        self._pictures = max(1, plan.rows // self._rows_a_picture)
+        self._players = _players(backend, pipeline, rules, plan.rows, self._pictures)
+        self._warm: set[Shape] = set()
 
-    def rows_of(request: Request) -> int:
-        steps = evaluations(request.steps, request.strength, rules.sampler)
-        return steps * _rows_a_picture(rules, backend.about)
+    def full_call(self) -> list[play.Job]:
+        """As many pictures of the first shape as the network takes in one call."""
+        return play.jobs_of([Request(0.0, self._rules.shapes[0], *SHORT)] * self._pictures, self._rules, PROMPT)
 
-    if plan.warm_up:
-        for shape in {request.shape: None for kind in plan.traffics for request in make(kind, 1.0)}:
-            tell(f"warm-up, {shape.width} × {shape.height}")
-            _warm_up(players, shape, pictures)
-    return measure(players, make, rows_of, plan, tell)
+    def plan_within(self, seconds: float | None) -> tuple[Plan, list[str]]:
+        """(What of the plan fits into the time since the beginning, what does not in words), by a picture's time."""
+        plan = self._whole
+        first, *_ = self._shapes(plan)
+        warm_up_s = self._warm_up(first) if plan.warm_up else 0.0
+        picture = Request(0.0, first, round(sum(plan.steps) / len(plan.steps)), MIDDLE_STRENGTH)
+        self._told.tell("one picture, for an estimate")
+        picture_s = max(self._players["sequential diffusers"]([picture], 0.0))
 
+        def seconds_of(cut: Plan) -> float:
+            # No run takes much longer than one by one: whoever batches is quicker, at half a share half as busy.
+            return (len(self._shapes(cut)) - 1) * warm_up_s + runs_of(cut) * cut.requests * picture_s
 
-def _warm_up(players: Mapping[Way, Player], shape: Shape, pictures: int) -> None:
-    """Batches of every size once: at the first, kernels are loaded, and on CUDA the engine's graphs are recorded."""
-    ways: tuple[Way, ...] = ("dynamic batching", "step-level")
-    for way in ways:
-        for count in range(1, pictures + 1):
-            players[way]([Request(0.0, shape, *SHORT)] * count, 0.0)
+        if seconds is not None:
+            plan = fitted(plan, seconds_of, PLANNED * (seconds - self._told.elapsed_s))
+        if plan.warm_up:
+            for shape in self._shapes(plan):
+                self._warm_up(shape)
+        self._told.expect(runs_of(plan), runs_of(plan) * plan.requests * picture_s)
+        return plan, left_out(self._whole, plan)
+
+    def measured(self, plan: Plan) -> Iterator[list[Row]]:
+        """After each run all rows as they are then."""
+        return measure(self._players, partial(self._requests, plan), self._rows_of, plan, self._told.tell)
+
+    def _requests(self, plan: Plan, kind: Traffic, per_s: float) -> Sequence[Request]:
+        return traffic.make(kind, self._rules.shapes, plan.steps, per_s, plan.requests, SEED)
+
+    def _rows_of(self, request: Request) -> int:
+        return evaluations(request.steps, request.strength, self._rules.sampler) * self._rows_a_picture
+
+    def _shapes(self, plan: Plan) -> list[Shape]:
+        """Those that the plan's requests have, the last traffic's first: it is the last to be left out."""
+        requests = [one for kind in reversed(plan.traffics) for one in self._requests(plan, kind, 1.0)]
+        return list(dict.fromkeys(request.shape for request in requests))
+
+    def _warm_up(self, shape: Shape) -> float:
+        """Batches of every size once, unless they were; the seconds that it took.
+
+        At the first, kernels are loaded, and on CUDA the engine's graphs are recorded.
+        """
+        if shape in self._warm:
+            return 0.0
+        self._told.tell(f"warm-up, {shape.width} × {shape.height}")
+        self._warm.add(shape)
+        begin_s = self._told.elapsed_s
+        for way, count in product(WARMED, range(1, self._pictures + 1)):
+            self._players[way]([Request(0.0, shape, *SHORT)] * count, 0.0)
+        return self._told.elapsed_s - begin_s
 
 
 def _players(backend: Backend, pipeline: "Pipeline", rules: ModelRules, rows: int, pictures: int) -> dict[Way, Player]:
@@ -182,58 +275,8 @@ def _players(backend: Backend, pipeline: "Pipeline", rules: ModelRules, rows: in
     }
 
 
-def _rows_a_picture(rules: ModelRules, about: About) -> int:
-    return 2 if rules.guidance_scale > 1 and not about.embeds_guidance else 1
-
-
-def _pictures_a_call(plan: Plan, rules: ModelRules, about: About) -> int:
-    return max(1, plan.rows // _rows_a_picture(rules, about))
-
-
 def _rules_of(folder: Path, list_of_models: Path) -> ModelRules:
     """What the service would publish for this folder, read as it reads it."""
     table = f'[models.bench]\nbackend = "diffusers"\npath = {json.dumps(str(folder.resolve()), ensure_ascii=False)}\n'
     list_of_models.write_text(table, "utf-8")
     return Registry.load(list_of_models).get("bench").rules
-
-
-def _caption(facts: Mapping[str, Any], plan: Plan, rows: Sequence[Row], ceiling: Ceiling) -> list[str]:
-    windows = ", ".join(
-        f"{row.traffic} {load.share:.2f}: {load.window_s:g} s"
-        for row in rows
-        if row.way == "dynamic batching"
-        for load in row.loads
-    )
-    return [
-        f"{facts['device']}, {facts['dtype']}, torch {facts['torch']}, diffusers {facts['diffusers']}; "
-        f"{facts['sampler']}, guidance {facts['guidance_scale']:g}",
-        f"pictures/s, rows/s: {plan.requests} requests waiting at once, at most {plan.rows} rows in a call.",
-        *(["at: offered share of step-level's pictures/s."] if plan.shares else []),
-        *([f"waiting window of dynamic batching: {windows}"] if windows else []),
-        *lines(ceiling, rows, facts["dtype"]),
-    ]
-
-
-class _Bar:
-    """What is done now and how far all of it is, on standard error."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._task, self._told = progress, progress.add_task("", total=None), 0
-
-    def tell(self, what: str) -> None:
-        """This is done from now on."""
-        self._told += 1
-        if not self._progress.console.is_terminal:
-            self._progress.console.print(what)  # there is no bar, and the table is minutes away
-        self._progress.update(self._task, description=what, completed=self._told)
-
-    def expect(self, more: int) -> None:
-        """It will be told so often from now on."""
-        self._progress.update(self._task, total=self._told + more)
-
-
-@contextmanager
-def _bar() -> Iterator[_Bar]:
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _Bar(progress)

@@ -4,8 +4,9 @@ A way is played by a function, so nothing here knows of models or libraries.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final, Literal, get_args
 
 from rich.box import SIMPLE_HEAD
@@ -83,59 +84,60 @@ class Row:
 
 def measure(
     players: Mapping[Way, Player], make: Make, rows_of: Callable[[Request], int], plan: Plan, tell: Tell
-) -> list[Row]:
-    """All ways under all traffics of the plan; `rows_of` says how many rows a request takes of the network in all."""
-    return [row for kind in plan.traffics for row in _under(kind, players, make, rows_of, plan, tell)]
+) -> Iterator[list[Row]]:
+    """All ways under all traffics of the plan: after each run, all rows as they are then.
+
+    `rows_of` says how many rows a request takes of the network in all. First everybody waits, under every traffic; then
+    they come at each share, but to the sequential way only on paper: it takes for each what it took before. Of a way
+    that tries several windows the best so far is in its row.
+    """
+    found: dict[tuple[Traffic, Way], Row] = {}
+    services: dict[Traffic, Sequence[float]] = {}
+    for kind in plan.traffics:
+        waiting = make(kind, EVERYTHING_AT_ONCE_PER_S)
+        rows, most = sum(map(rows_of, waiting)), 0.0
+        for way, player in players.items():
+            tell(f"{kind}, all waiting: {way}")
+            ended = player(waiting, 0.0)
+            per_s = len(waiting) / max(ended)
+            if way == SEQUENTIAL:
+                most, services[kind] = per_s, services_s(ended)
+            found[kind, way] = Row(
+                traffic=kind,
+                way=way,
+                pictures_per_s=round(per_s, 4),
+                times_sequential=round(per_s / most, 3),
+                rows_per_s=round(rows / max(ended), 2),
+                answered=_answered(ended),
+                loads=(),
+            )
+            yield list(found.values())
+    for share, kind in product(plan.shares, plan.traffics):
+        requests = make(kind, share * found[kind, "step-level"].pictures_per_s)
+        for way, player in players.items():
+            row = found[kind, way]
+            if way == SEQUENTIAL:  # takes no time, so it is no run of its own
+                alone = queued(requests, services[kind])
+                found[kind, way] = replace(row, loads=(*row.loads, _load(share, 0.0, requests, alone)))
+                continue
+            windows_s = plan.windows_s if way == WAITING else (0.0,)
+            best: Load | None = None
+            for window_s in windows_s:
+                tell(f"{kind}, {share:.2f}, {requests[-1].arrives_s:.1f} s of requests: {way}")
+                load = _load(share, window_s, requests, player(requests, window_s))
+                best = load if best is None else min(best, load, key=lambda one: one.p99_s)
+                found[kind, way] = replace(row, loads=(*row.loads, best))
+                yield list(found.values())
 
 
 def runs_of(plan: Plan) -> int:
-    """How often `measure` tells of a run."""
+    """How many runs `measure` makes, and after how many it gives rows."""
     ways = len(get_args(Way))
-    return len(plan.traffics) * (ways + len(plan.shares) * (ways - 1 + len(plan.windows_s)))
+    return len(plan.traffics) * (ways + len(plan.shares) * (ways - 2 + len(plan.windows_s)))
 
 
-def _under(
-    kind: Traffic,
-    players: Mapping[Way, Player],
-    make: Make,
-    rows_of: Callable[[Request], int],
-    plan: Plan,
-    tell: Tell,
-) -> list[Row]:
-    waiting = make(kind, EVERYTHING_AT_ONCE_PER_S)
-    ended: dict[Way, Sequence[float]] = {}
-    for way, player in players.items():
-        tell(f"{kind}, all waiting: {way}")
-        ended[way] = player(waiting, 0.0)
-    most = {way: len(waiting) / max(times) for way, times in ended.items()}
-    at_rates = {**players, SEQUENTIAL: _replay(services_s(ended[SEQUENTIAL]))}
-    offered = [(share, make(kind, share * most["step-level"])) for share in plan.shares]
-    rows = sum(map(rows_of, waiting))
-    return [
-        Row(
-            traffic=kind,
-            way=way,
-            pictures_per_s=round(most[way], 4),
-            times_sequential=round(most[way] / most[SEQUENTIAL], 3),
-            rows_per_s=round(rows / max(ended[way]), 2),
-            answered=_answered(ended[way]),
-            loads=tuple(_at_best(way, player, requests, share, plan, tell) for share, requests in offered),
-        )
-        for way, player in at_rates.items()
-    ]
-
-
-def _replay(services: Sequence[float]) -> Player:
-    return lambda requests, window_s: queued(requests, services)
-
-
-def _at_best(way: Way, player: Player, requests: Sequence[Request], share: float, plan: Plan, tell: Tell) -> Load:
-    loads = []
-    for window_s in plan.windows_s if way == WAITING else (0.0,):
-        tell(f"{requests[-1].arrives_s:.1f} s of requests, {share:.2f}: {way}")
-        ended = player(requests, window_s)
-        loads.append(Load(share, window_s, *figures(requests, ended), _answered(ended)))
-    return min(loads, key=lambda load: load.p99_s)
+def _load(share: float, window_s: float, requests: Sequence[Request], ended: Sequence[float]) -> Load:
+    return Load(share, window_s, *figures(requests, ended), _answered(ended))
 
 
 def _answered(ended: Sequence[float]) -> int:
@@ -143,17 +145,17 @@ def _answered(ended: Sequence[float]) -> int:
 
 
 def table_of(rows: Sequence[Row], title: str, caption: str) -> Table:
-    """One line for each traffic and way; a cell of a share has p50 and p99."""
-    shares = [load.share for load in rows[0].loads]
+    """One line for each traffic and way; a cell of a share has p50 and p99, or a dash before it was measured."""
+    shares = sorted({load.share for row in rows for load in row.loads})
     table = Table(title=title, caption=caption, caption_justify="left", box=SIMPLE_HEAD)
     for column in ("traffic", "way"):
         table.add_column(column, no_wrap=True)
     for column in ("pictures/s", "÷ sequential", "rows/s", *(f"at {share:.2f}: p50 p99 s" for share in shares)):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        latencies = [f"{short(load.p50_s)} {short(load.p99_s)}" for load in row.loads]
+        latencies = {load.share: f"{short(load.p50_s)} {short(load.p99_s)}" for load in row.loads}
         capacity = _rate(row.pictures_per_s), short(row.times_sequential), _rate(row.rows_per_s)
-        table.add_row(row.traffic, row.way, *capacity, *latencies)
+        table.add_row(row.traffic, row.way, *capacity, *(latencies.get(share, "–") for share in shares))
     return table
 
 

@@ -28,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
 
 def overhead(
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="Over Kafka, an object store and PostgreSQL, started here.")
+        bool, typer.Option("--cluster", help="Over Kafka, an object store and PostgreSQL behind nginx, started here.")
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -66,7 +66,7 @@ def engine(
     json_file: JsonFile = None,
     architecture: Annotated[
         Literal["sd15", "sdxl", "flux-small", "tiny"] | None,
-        typer.Option(help="With diffusers: measure this architecture; needs --random-weights."),
+        typer.Option(help="With diffusers: measure this architecture, made and deleted here; needs --random-weights."),
     ] = None,
     random_weights: Annotated[
         bool,
@@ -82,11 +82,17 @@ def engine(
     requests: Annotated[
         int | None, typer.Option(min=2, help="With diffusers: requests a run. By default by architecture and device.")
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="With diffusers: measure only what fits into so many minutes, and say what does not."
+        ),
+    ] = None,
 ) -> None:
     """Step-level batching beside other ways of batching, at equal traffic; with diffusers, beside its own pipeline."""
     if backend != "diffusers":
         given = {"--architecture": architecture, "--model": model, "--device": device, "--requests": requests}
-        _refuse_of_diffusers(given | {"--random-weights": random_weights or None})
+        _refuse_of_diffusers(given | {"--random-weights": random_weights or None, "--minutes": minutes})
         from sfumato.bench.engine import run
 
         _print(run(backend, json_file))
@@ -94,7 +100,7 @@ def engine(
     _check_source(architecture, model, random_weights)
     from sfumato.bench import real
 
-    _print(real.run(architecture, model, device or "auto", json_file, requests))
+    real.run(architecture, model, device or "auto", json_file, _print, requests=requests, minutes=minutes)
 
 
 def _refuse_of_diffusers(options: Mapping[str, object]) -> None:

@@ -33,7 +33,8 @@ def up(
     s3: Annotated[Literal["seaweedfs", "minio"], typer.Option(help="Which object store to run.")] = "seaweedfs",
     brokers: Annotated[int, typer.Option(min=1, max=3, help="Kafka brokers: 1, or 3 that keep three copies.")] = 1,
     models: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="models.toml or model_names.txt to serve.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="models.toml, or a model_names.txt with one name a line."),
     ] = None,
     workers: Workers = None,
     places: Places = None,

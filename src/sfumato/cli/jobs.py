@@ -46,10 +46,10 @@ def submit(
     priority: Annotated[Literal["high", "normal", "low"], typer.Option(help="Which go first.")] = "normal",
     negative_prompt: Annotated[str, typer.Option(help="What they should not become.")] = "",
     strength: Annotated[float | None, typer.Option(help="How far from the picture, above 0 to 1.")] = None,
-    steps: Annotated[int | None, typer.Option(help="num_inference_steps; steps × strength really run.")] = None,
+    steps: Annotated[int | None, typer.Option(help="num_inference_steps; steps × strength of them really run.")] = None,
     guidance: Annotated[float | None, typer.Option(help="guidance_scale; how closely to follow the prompt.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed makes the same result.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="Such as euler, ddim, dpmpp_2m, lcm.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="One that the model allows, such as dpmpp_2m.")] = None,
     output_format: Annotated[
         Literal["png", "jpeg", "webp"] | None, typer.Option("--format", help="File type of the results.")
     ] = None,
@@ -58,9 +58,13 @@ def submit(
     webhook_url: Annotated[str | None, typer.Option(help="Address that is told how the jobs go.")] = None,
     webhook_events: Annotated[
         str | None,
-        typer.Option(help="What it is told: started, retried, succeeded, failed, canceled; comma separated."),
+        typer.Option(
+            help="What it is told: started, retried, succeeded, failed, canceled; comma separated. All if left out."
+        ),
     ] = None,
-    key: Annotated[str | None, typer.Option(help="Sent again with the same key, pictures are the same jobs.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Idempotency key: the same pictures sent again with it are the same jobs.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the jobs to their ends.")] = False,
     out: Out = None,
     as_json: AsJsonLines = False,

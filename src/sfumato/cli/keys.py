@@ -44,7 +44,8 @@ def create(
         Literal["high", "normal", "low"], typer.Option(help="The most urgent that it may ask for.")
     ] = "high",
     weight: Annotated[
-        float, typer.Option(min=0.01, max=100, help="Its jobs' share of a model beside those of others, who have 1.")
+        float,
+        typer.Option(min=0.01, max=100, help="Its jobs' share of a model beside others, who have 1; 0.01 to 100."),
     ] = 1.0,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second. By default without end.")] = None,
     in_flight: Annotated[int | None, typer.Option(min=1, help="Jobs of its owner that have not ended.")] = None,

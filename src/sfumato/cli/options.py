@@ -48,7 +48,11 @@ Workers = Annotated[
     int | None, typer.Option(min=0, help="Most workers of one model. By default 1, with GPUs as many as there are.")
 ]
 Places = Annotated[
-    int | None, typer.Option(min=0, help="Most workers at once, of all models. By default one for each GPU, or enough.")
+    int | None,
+    typer.Option(
+        min=0,
+        help="Most workers at once, of all models. By default one for each GPU; without any, enough for all models.",
+    ),
 ]
 
 API_KEY: Final = "sfumato.api_key"

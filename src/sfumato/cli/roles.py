@@ -30,7 +30,8 @@ def up(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. By default 127.0.0.1.")] = None,
     models: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="models.toml or model_names.txt to serve.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="models.toml, or a model_names.txt with one name a line."),
     ] = None,
     workers: Workers = None,
     places: Places = None,
@@ -46,7 +47,9 @@ def up(
 
 
 def gateway(
-    fd: Annotated[int | None, typer.Option(help="Serve on this inherited listening socket.")] = None,
+    fd: Annotated[
+        int | None, typer.Option(help="Serve on this inherited listening socket instead of opening one.")
+    ] = None,
     lifeline: Lifeline = None,
 ) -> None:
     """Run the gateway: it takes pictures in and serves results."""
@@ -78,7 +81,8 @@ def controller(lifeline: Lifeline = None) -> None:
 def workers(
     places: Places = None,
     models: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="models.toml or model_names.txt to serve.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="models.toml, or a model_names.txt with one name a line."),
     ] = None,
 ) -> None:
     """Run this host's workers, as many of each model as the controller decides."""

@@ -32,7 +32,10 @@ def add(
     context: typer.Context,
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Where webhooks go, an http or https URL.")],
     events: Annotated[
-        str, typer.Option(help="What it is told: started, retried, succeeded, failed, canceled; comma separated.")
+        str,
+        typer.Option(
+            help="What it is told: started, retried, succeeded, failed, canceled; comma separated. All if left out."
+        ),
     ] = "",
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,

@@ -24,7 +24,7 @@ from sfumato.core.ports import Broker, JobRows, Outcomes
 from sfumato.core.scaling import DecisionReader
 from sfumato.core.version import VERSION
 from sfumato.core.webhooks import WebhookDesk
-from sfumato.gateway import problems
+from sfumato.gateway import page, problems
 from sfumato.gateway.context import Gateway, ObjectStore
 from sfumato.gateway.door import OPEN, Door
 from sfumato.gateway.events import EventRoutes
@@ -119,6 +119,7 @@ def _routed(gateway: Gateway, shared: SharedRates | None) -> FastAPI:
     followed = (JobRoutes(gateway), EventRoutes(gateway), NewsRoutes(gateway))
     for routes in (submit, *followed, WebhookRoutes(gateway), ServiceRoutes(gateway)):
         app.include_router(routes.router())
+    page.install(app, gateway.settings)
     app.add_middleware(Lingering)
     problems.install(app)
     _describe_keys(app)

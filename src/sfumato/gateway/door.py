@@ -26,10 +26,10 @@ from sfumato.gateway.shared_rates import SharedRates
 __all__ = ["OPEN", "Door"]
 
 OPEN: Final = frozenset(
-    ("/healthz", "/readyz", "/metrics", "/api/status", "/docs", "/docs/oauth2-redirect", "/openapi.json")
+    ("/", "/healthz", "/readyz", "/metrics", "/api/status", "/docs", "/docs/oauth2-redirect", "/openapi.json")
 )
 """What anybody may ask for. /metrics and /api/status name models and counts, never owners or jobs."""
-OPEN_BELOW: Final = "/static-offline-docs/"
+OPEN_BELOW: Final = ("/static/", "/static-offline-docs/")
 _SHOWN_BY_LINK: Final = re.compile(r"/api/jobs/[^/]+(?:/result|/events)?")
 _TAKEN_BY_LINK: Final = re.compile(r"/api/uploads/[^/]+")
 _READING: Final = ("GET", "HEAD")

@@ -5,7 +5,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from sfumato.core.errors import NotFound
+from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.job import Outcome, State, model_slug
 from sfumato.core.pictures import delete_pictures
 from sfumato.core.ports import JobQuery
@@ -18,6 +18,7 @@ from sfumato.gateway.views import Sighting, job_json, retry_after_s
 __all__ = ["JobRoutes"]
 
 NO_STORE = {"Cache-Control": "no-store"}
+PICTURE_HEADERS: Final = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
 REDIRECT_LIFETIME_S: Final = 60.0
 """Long enough to follow a redirect at once; who comes later asks the access link again."""
 
@@ -36,6 +37,7 @@ class JobRoutes:
         router.add_api_route("/api/jobs/{job_id}", self.status, methods=["GET"])
         router.add_api_route("/api/jobs/{job_id}", self.delete, methods=["DELETE"], status_code=204)
         router.add_api_route("/api/jobs/{job_id}/cancel", self.cancel, methods=["POST"])
+        router.add_api_route("/api/jobs/{job_id}/input", self.input, methods=["GET"])
         router.add_api_route("/api/jobs/{job_id}/result", self.result, methods=["GET"])
         router.add_api_route("/api/jobs/{job_id}/result", self.result, methods=["HEAD"], include_in_schema=False)
         return router
@@ -90,6 +92,18 @@ class JobRoutes:
         gateway.live.forget(job_id)
         return Response(status_code=204)
 
+    async def input(self, request: Request, job_id: str) -> Response:
+        """The picture that the job was sent with, for its owner alone: a link shows what came of it and not this."""
+        seen = await self._gateway.find(request, job_id, acting=True)
+        if seen.row is None:
+            raise TransientError("The job is not recorded yet; try again in a moment.")
+        given = seen.row.job.input
+        try:
+            data = await self._gateway.blobs.get(given.key)
+        except NotFound:
+            raise Refusal("picture-gone", "The job's input is no longer stored.") from None
+        return Response(data, headers=PICTURE_HEADERS, media_type=given.media_type)
+
     async def result(self, request: Request, job_id: str) -> Response:
         """The access link: 202 until the job has ended, then the picture or a link to it, or 410 when there is none."""
         gateway = self._gateway
@@ -119,8 +133,7 @@ class JobRoutes:
         headers = {
             "ETag": f'"{name.partition(".")[0]}"',  # a stored picture never changes, so its key says which one it is
             "Content-Disposition": f'inline; filename="{outcome.job_id}.{extension}"',
-            "Cache-Control": "private, max-age=3600",
-            "X-Content-Type-Options": "nosniff",
+            **PICTURE_HEADERS,
         }
         if headers["ETag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)

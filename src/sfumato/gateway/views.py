@@ -108,13 +108,14 @@ def model_json(
     rests = standing.trouble if standing else ""
     trouble = rests or ("" if workers else trouble)
     state = "broken" if trouble else "ready" if workers else "starting" if busy else "idle"
-    about = {"name": model.name, "state": state, "summary": model.summary, "rules": model.rules.model_dump(mode="json")}
+    rules, words = model.rules.model_dump(mode="json"), model.suggestions
+    about = {"name": model.name, "state": state, "summary": model.summary, "rules": rules, "words": words}
     return about | {"backlog": _backlog(standing, waiting, now), "workers": len(workers), "trouble": trouble or None}
 
 
 def broken_json(name: str, trouble: str, standing: Standing | None, waiting: Waiting, now: float) -> dict[str, Any]:
     """A model whose folder is at fault, so that nothing is known of it but its queue."""
-    about = {"name": name, "state": "broken", "summary": "", "rules": {}}
+    about = {"name": name, "state": "broken", "summary": "", "rules": {}, "words": {}}
     return about | {"backlog": _backlog(standing, waiting, now), "workers": 0, "trouble": trouble}
 
 

@@ -1,7 +1,8 @@
 """One model that jobs can name, and the errors about models that can't be used."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -83,7 +84,8 @@ class Model:
     `hub` and `revision` are where the folder came from, if it was fetched; `output_filter`, "package.module:function",
     is called with each finished picture; `attention_slicing` and `vae_tiling` need less memory; `cuda_graphs` off is
     for finding out whether they are at fault; `scaling` is what the controller goes by; `words` are those of which a
-    prompt needs one, none where any prompt will do.
+    prompt needs one, none where any prompt will do; `suggestions` are some of them to choose from, by what they are of
+    (`styles`, `moods`).
     """
 
     name: str
@@ -106,6 +108,7 @@ class Model:
     cuda_graphs: bool = True
     scaling: Scaling = Scaling()
     words: frozenset[str] = frozenset()
+    suggestions: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
 
     def knows(self, prompt: str) -> bool:
         """Whether a prompt has one of `words`, each a word or a run of words; where there are none, any prompt has."""

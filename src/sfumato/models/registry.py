@@ -261,6 +261,7 @@ def _model(listed: Listed) -> Model:
         if not path.is_dir():
             raise _Unfit(f"path {str(path)!r} is no folder. {_way_back(listed)}")
         published = _published(path, entry.backend)
+        words = {} if entry.backend == "simulated" else _published_words(published)
         loras = tuple(_lora(listed.folder / lora.path, lora.weight) for lora in entry.loras)
     except OSError as error:
         raise _Unfit(f"{path} can't be read: {error}.") from error
@@ -284,15 +285,24 @@ def _model(listed: Listed) -> Model:
         vae_tiling=entry.vae_tiling,
         cuda_graphs=entry.cuda_graphs,
         scaling=Scaling(entry.min_workers, entry.max_workers, entry.objective_s, entry.weight),
-        words=frozenset() if entry.backend == "simulated" else _published_words(published),
+        words=frozenset(word for known in words.values() for word in known),
+        suggestions=_suggestions(published, words),
     )
 
 
-def _published_words(published: Mapping[str, Any]) -> frozenset[str]:
+def _published_words(published: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
     """The words of every style and mood that the folder says its model knows; none if it says nothing of words."""
     groups = published.get("words", {})
-    lists = groups.values() if isinstance(groups, dict) else ()
-    return frozenset(str(word).lower() for words in lists if isinstance(words, list) for word in words)
+    lists = groups.items() if isinstance(groups, dict) else ()
+    return {str(name): [str(word).lower() for word in words] for name, words in lists if isinstance(words, list)}
+
+
+def _suggestions(published: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+    """The first word of each style and mood that the folder recommends; not of those that it merely knows."""
+    kinds = {kind: published.get(kind) for kind in ("styles", "moods")}
+    named = {kind: map(str, names) for kind, names in kinds.items() if isinstance(names, list)}
+    found = {kind: [words[name][0] for name in names if words.get(name)] for kind, names in named.items()}
+    return {kind: some for kind, some in found.items() if some}
 
 
 def _way_back(listed: Listed) -> str:

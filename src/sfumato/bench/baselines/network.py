@@ -1,7 +1,7 @@
 """The network alone, measured: the pipeline's U-Net or transformer with one call's inputs, again and again."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -25,30 +25,35 @@ SQUARE: Final = {"cuda": 8192, "cpu": 2048}
 """Side of the matrices whose product is the measure: large enough that the device is kept busy."""
 
 
-def measure(pipeline: Pipeline, jobs: Sequence[Job], device: str, tell: Callable[[str], object]) -> Ceiling:
-    """The network as the pipeline calls it for these jobs, in every way that the device has; `tell` is told which."""
+def measure(pipeline: Pipeline, jobs: Sequence[Job], device: str, tell: Callable[[str], object]) -> Iterator[Ceiling]:
+    """The network as the pipeline calls it for these jobs, in every way that the device has; `tell` is told which.
+
+    After each way the ceiling as far as it is known: eager first, within seconds; what is compiled last, in minutes.
+    """
     kind = torch.device(device).type
     settle = torch.cuda.synchronize if kind == "cuda" else _nothing
+    tell("network alone: counting")
+    call, rows = _call_of(pipeline, jobs)
     with torch.no_grad():
-        tell("network alone: counting")
-        call, rows = _call_of(pipeline, jobs)
         flops = _flops(call)
         tell("network alone: matrix peak")
         peak = _matrix_flops_per_s(device, next(pipeline.network.parameters()).dtype, settle)
-        loops: list[Loop] = []
-        failed: dict[str, str] = {}
-        for way, make in WAYS[kind].items():
-            tell(f"network alone: {way}")
-            try:
-                call_s = seconds_a_call(make(pipeline.network, call), settle, WARM_UPS[kind])
-            except Exception as error:  # compilers fail in ways of their own, and the other figures stand without this
-                if not loops:
-                    raise
-                failed[way] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-                continue
-            loops.append(Loop(way, round(rows / call_s, 2), round(flops / call_s / peak, 4)))
     shape = jobs[0].params.shape
-    return Ceiling(rows, (shape.width, shape.height), flops / rows, SQUARE[kind], round(peak), tuple(loops), failed)
+    loops: list[Loop] = []
+    failed: dict[str, str] = {}
+    for way, make in WAYS[kind].items():
+        tell(f"network alone: {way}")
+        try:
+            with torch.no_grad():
+                call_s = seconds_a_call(make(pipeline.network, call), settle, WARM_UPS[kind])
+        except Exception as error:  # compilers fail in ways of their own, and the other figures stand without this
+            if not loops:
+                raise
+            failed[way] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        else:
+            loops.append(Loop(way, round(rows / call_s, 2), round(flops / call_s / peak, 4)))
+        size = (shape.width, shape.height)
+        yield Ceiling(rows, size, flops / rows, SQUARE[kind], round(peak), tuple(loops), dict(failed))
 
 
 def seconds_a_call(call: Call, settle: Call, warm_ups: int, at_least_s: float = AT_LEAST_S) -> float:
@@ -140,9 +145,12 @@ def _graphed(network: Any, call: Callable[..., object]) -> Call:
         for _ in range(3):
             call()
     torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            call()
+    finally:
+        torch.cuda.set_stream(before)  # a capture that failed leaves its own stream as the current one
     replay: Call = graph.replay
     return replay
 
