@@ -6,6 +6,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from sfumato.core.version import VERSION
+
 if TYPE_CHECKING:
     from sfumato.client import (
         AlreadyEnded,
@@ -48,6 +50,8 @@ __all__ = [
     "WaitTimeout",
     "WebhookInfo",
 ]
+
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> object:

@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import gc
+import logging
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sfumato.config import BadSettings, Settings
+from sfumato.config import BadSettings, Settings, unknown_variables
 from sfumato.observability import serve_metrics, setup_logging, setup_tracing
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "NOT_NEEDED",
     "age_s",
     "any_set",
+    "begin_logging",
     "begin_role",
     "die_with_parent",
     "run",
@@ -26,6 +28,8 @@ __all__ = [
     "show_metrics",
     "stop_on_signals",
 ]
+
+log = logging.getLogger(__name__)
 
 GARBAGE_AFTER: Final = (10_000, 50, 50)
 
@@ -47,10 +51,17 @@ def begin_role(role: str, settings: Settings, *, http: bool = False) -> None:
     Raises:
         BadSettings: the port for the metrics can't be had.
     """
-    setup_logging(role, settings.log_level, settings.log_format)
+    begin_logging(role, settings)
     setup_tracing(role, settings.otlp_endpoint)
     if not http:
         show_metrics(settings)
+
+
+def begin_logging(role: str, settings: Settings) -> None:
+    """The log lines of a process, and a warning of each variable that looks like a setting and is none."""
+    setup_logging(role, settings.log_level, settings.log_format)
+    for told in unknown_variables().values():
+        log.warning("%s", told)
 
 
 def show_metrics(settings: Settings) -> None:

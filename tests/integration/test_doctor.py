@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sfumato.cli import doctor, main
+from sfumato.cli import main
+from sfumato.cli.doctor import place
 
 
 class Healthy(BaseHTTPRequestHandler):
@@ -112,7 +113,7 @@ def test_a_model_whose_folder_is_gone_is_told_beside_the_others(
 def test_a_full_disk_is_told(
     tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=doctor.ENOUGH_BYTES // 2)
+    usage = shutil.disk_usage(tmp_path)._replace(free=place.ENOUGH_BYTES // 2)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert examine(tmp_path, port) == 1
     assert "✗ 0.5 GiB of disk free" in capsys.readouterr().out

@@ -131,14 +131,20 @@ def test_a_warning_is_told_once_for_many_pictures(
     assert capsys.readouterr().err.count("no word that restyle knows") == 1
 
 
-def test_json_is_one_object_a_picture(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_object_a_picture(
+    run: Run, service: FakeService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("boat", "broken"):
         (tmp_path / f"{name}.png").write_bytes(name.encode())
     assert submit(run, tmp_path, "--wait", "--json") == 1
     boat, broken = map(json.loads, capsys.readouterr().out.splitlines())
     assert (boat["status"], boat["error"]) == ("succeeded", None)
     assert boat["result_url"].startswith("http://service/")
-    assert broken["error"] == {"slug": "job-failed", "detail": "The picture is broken."}
+    assert broken["error"] == {
+        "type": service.jobs[broken["id"]]["error"]["type"],
+        "slug": "job-failed",
+        "detail": "The picture is broken.",
+    }
 
 
 def test_a_failed_job_is_told_and_fails_the_command(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import sfumato
 from sfumato.cli import main
 from sfumato.config import Settings
 
@@ -110,6 +111,7 @@ def test_a_bench_is_run_and_its_table_printed(
     assert "the table" in capsys.readouterr().out
 
 
-def test_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_one_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"sfumato {version('sfumato')}\n"
+    assert capsys.readouterr().out == f"sfumato {sfumato.__version__}\n"
+    assert sfumato.__version__ == version("sfumato")

@@ -5,7 +5,6 @@
 
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -24,12 +23,14 @@ from sfumato.cli import (
     roles,
     simulate,
     storage,
+    streams,
     trace,
     webhooks,
 )
 from sfumato.cli.options import API_KEY
 from sfumato.cli.verb import Verbs
 from sfumato.core.errors import SfumatoError
+from sfumato.core.version import VERSION
 
 __all__ = ["app", "main"]
 
@@ -48,7 +49,6 @@ app = typer.Typer(
     cls=Verbs,
     help="Self-hosted image-to-image diffusion: send a picture and a prompt, get a link to the future picture.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -56,7 +56,7 @@ app = typer.Typer(
 
 def _say_version(asked: bool) -> None:
     if asked:
-        sys.stdout.write(f"sfumato {metadata.version('sfumato')}\n")
+        sys.stdout.write(f"sfumato {VERSION}\n")
         raise typer.Exit
 
 
@@ -92,19 +92,37 @@ trace.add_to(app)
 
 def main(arguments: Sequence[str] | None = None, transport: Any = None) -> int:
     """Run one command line (`sys.argv` by default) and give its exit status; `transport` (httpx's) is for tests."""
+    streams.opened()
+    try:
+        return streams.flushed(_status(arguments, transport))
+    except KeyboardInterrupt:
+        return _interrupted(arguments)
+    except SfumatoError as error:
+        return _failed(explained(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(f"{where}{error.strerror or error}")
+
+
+def _status(arguments: Sequence[str] | None, transport: Any) -> int:
     try:
         app(arguments, prog_name="sfumato", obj=transport)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            words = tuple(sys.argv[1:] if arguments is None else arguments)
-            hint = INTERRUPTED_HINTS.get(words[:1]) or INTERRUPTED_HINTS.get(words[:2], "")
-            sys.stderr.write(f"sfumato: interrupted.{hint}\n")
+            return _interrupted(arguments)
         return end.code if isinstance(end.code, int) else 1
-    except SfumatoError as error:
-        sys.stderr.write(f"sfumato: {explained(error)}\n")
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"sfumato: {where}{error.strerror or error}\n")
+    return 0
+
+
+def _interrupted(arguments: Sequence[str] | None) -> int:
+    words = tuple(sys.argv[1:] if arguments is None else arguments)
+    hint = INTERRUPTED_HINTS.get(words[:1]) or INTERRUPTED_HINTS.get(words[:2], "")
+    sys.stderr.write(f"sfumato: interrupted.{hint}\n")
+    return INTERRUPTED
+
+
+def _failed(why: str) -> int:
+    sys.stderr.write(f"sfumato: {why}\n")
     return 1
 
 

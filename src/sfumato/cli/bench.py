@@ -1,20 +1,18 @@
 """Verbs that measure; each prints one table."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sfumato.cli.options import JsonFile
 from sfumato.cli.verb import Verb, Verbs
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = ["add_to"]
-
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the measured rows to this file too.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -129,7 +127,6 @@ def _check_source(architecture: str | None, model: Path | None, random_weights: 
 
 
 def _print(table: "Table") -> None:
-    from rich.console import Console
+    from sfumato.cli import show
 
-    # Into a file or a pipe nothing says how wide a line may be; rows should not be folded there.
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    show.show_table(table)

@@ -1,12 +1,14 @@
 """Verbs of who runs the service, for the database that holds the job rows."""
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sfumato.cli.options import AsJson
 from sfumato.cli.verb import Verb, Verbs
 
 if TYPE_CHECKING:
@@ -27,23 +29,29 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(db, name="db", rich_help_panel="Run the service")
 
 
-def upgrade(data_dir: DataDir = None) -> None:
+def upgrade(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Bring the database's tables to those of this version; safe at any time, and from many places at once."""
     from sfumato.config import load_settings
     from sfumato.storage import schema
 
     before = asyncio.run(schema.upgrade(load_settings(data_dir=data_dir).rows_address))
+    if as_json:
+        fields = {"database": before.database, "was": before.revision, "changed": bool(before.advice), "ready": True}
+        sys.stdout.write(json.dumps(fields) + "\n")
+        return
     was = f"was {_at(before)}, is ready now" if before.advice else f"is {_at(before)}, ready as it was"
     sys.stdout.write(f"{before.database} {was}\n")
 
 
-def status(data_dir: DataDir = None) -> None:
+def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Say which migration the database is at; the status is 1 when this version can't work with it as it is."""
     from sfumato.config import load_settings
     from sfumato.storage import schema
 
     found = asyncio.run(schema.schema_of(load_settings(data_dir=data_dir).rows_address))
-    sys.stdout.write(f"{found.database} is {_at(found)}: {found.advice or 'ready'}\n")
+    fields = {"database": found.database, "revision": found.revision, "ready": not found.advice, "advice": found.advice}
+    said = f"{found.database} is {_at(found)}: {found.advice or 'ready'}"
+    sys.stdout.write(f"{json.dumps(fields) if as_json else said}\n")
     raise typer.Exit(bool(found.advice))
 
 

@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfumato.cli.each import JobIds, each
-from sfumato.cli.options import DEFAULT_URL, AsJson, Url, client
+from sfumato.cli import completion
+from sfumato.cli.each import Told, each
+from sfumato.cli.jobs import deleted
+from sfumato.cli.options import DEFAULT_URL, AsJsonLines, Url, client
 from sfumato.cli.verb import Verb, Verbs
 
 if TYPE_CHECKING:
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
+JobIds = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="The jobs' ids.", autocompletion=completion.ended_jobs)
+]
 DEAD_LETTER = "urn:sfumato:problem:dead-letter"
 
 
@@ -29,9 +34,9 @@ def add_to(app: typer.Typer) -> None:
 
 def list_them(
     context: typer.Context,
-    model: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model's.", autocompletion=completion.models)] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All failed jobs, whatever they failed of.")] = False,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """List dead letters, newest first, one a line with its reason."""
@@ -47,21 +52,17 @@ def list_them(
         show.line("no dead letters" if not failed else "no failed jobs")
 
 
-def retry(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
+def retry(context: typer.Context, job_ids: JobIds, as_json: AsJsonLines = False, url: Url = DEFAULT_URL) -> None:
     """Submit ended jobs once more, as new jobs; prints each one's new id."""
 
-    def again(service: "Client", job_id: str) -> str:
+    def again(service: "Client", job_id: str) -> Told:
         # One key for one dead letter: typed twice, it is the same new job.
-        return f"{job_id} → {service.retry(job_id, idempotency_key=f'retry of {job_id}').id}"
+        job = service.retry(job_id, idempotency_key=f"retry of {job_id}")
+        return f"{job_id} → {job.id}", job.model_dump(mode="json") | {"retry_of": job_id}
 
-    each(context, url, job_ids, again)
+    each(context, url, job_ids, again, as_json=as_json)
 
 
-def drop(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
+def drop(context: typer.Context, job_ids: JobIds, as_json: AsJsonLines = False, url: Url = DEFAULT_URL) -> None:
     """Delete ended jobs with their pictures."""
-
-    def dropped(service: "Client", job_id: str) -> str:
-        service.delete(job_id)
-        return f"{job_id} deleted"
-
-    each(context, url, job_ids, dropped)
+    each(context, url, job_ids, deleted, as_json=as_json)

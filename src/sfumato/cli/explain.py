@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from sfumato.cli import completion
 from sfumato.cli.options import DEFAULT_URL, AsJson, Url, client
 from sfumato.cli.verb import Verb
 
@@ -19,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
 
 def explain(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.", autocompletion=completion.models)],
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
-from sfumato.cli.options import DEFAULT_URL, AsJson, Url, client, patient_client
+from sfumato.cli import completion
+from sfumato.cli.options import DEFAULT_URL, AsJson, AsJsonLines, Url, client, patient_client
 from sfumato.cli.times import moment_of, span_s
 from sfumato.cli.verb import Lists, Verb
 
@@ -25,7 +26,7 @@ __all__ = ["add_to"]
 
 State = Literal["queued", "running", "succeeded", "failed", "canceled"]
 EndState = Literal["succeeded", "failed", "canceled"]
-Model = Annotated[str | None, typer.Option(help="Only this model's.")]
+Model = Annotated[str | None, typer.Option(help="Only this model's.", autocompletion=completion.models)]
 Status = Annotated[State | None, typer.Option("--status", "--state", help="Only in this state.")]
 Owner = Annotated[str | None, typer.Option(help="Only this owner's; others than the own with a key for admins.")]
 Since = Annotated[str | None, typer.Option(help="Accepted then or later: a date, a time, Unix seconds, or 7d for ago.")]
@@ -50,7 +51,7 @@ def list_jobs(
     since: Since = None,
     until: Until = None,
     limit: Limit = 20,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """List jobs, newest first."""
@@ -103,7 +104,7 @@ def purge(
     owner: Annotated[str | None, typer.Option(help="Only this owner's.")] = None,
     status: Annotated[EndState | None, typer.Option("--status", "--state", help="Only jobs that ended so.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many jobs that would be.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object that says what was deleted.")] = False,
+    as_json: AsJson = False,
     data_dir: Annotated[
         Path | None, typer.Option(help="Data folder of the service, for what the settings name no server for.")
     ] = None,
@@ -137,9 +138,10 @@ async def _purge(settings: "Settings", which: "EndedQuery", *, dry_run: bool) ->
     from sfumato.wiring import open_purge
 
     servers = settings.s3_bucket and settings.database_url.get_secret_value()
-    if not servers and not settings.data_dir.is_dir():
-        # Opening the stores would make it, and find nothing in it.
-        raise NotFound(f"there is no folder {settings.data_dir}; name the service's own with --data-dir.")
+    folder = settings.data_dir.absolute()
+    if not servers and not any(folder.glob("*.sqlite")):
+        # Opening the stores would make files there, and find nothing in them.
+        raise NotFound(f"no service ever ran on the folder {folder}; name the service's own with --data-dir.")
     async with open_purge(settings) as (rows, blobs):
         found, done = await rows.count(which), Purged()
         if not dry_run:

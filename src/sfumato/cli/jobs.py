@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfumato.cli.each import JobIds, each
-from sfumato.cli.options import DEFAULT_URL, AsJson, JobIdArgument, Out, Url, async_client, client
+from sfumato.cli import completion
+from sfumato.cli.each import Told, each
+from sfumato.cli.options import DEFAULT_URL, AsJson, AsJsonLines, Out, Url, async_client, client
 from sfumato.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -17,9 +18,16 @@ if TYPE_CHECKING:
     from sfumato.client.batch import Order, Sent
     from sfumato.client.flows import Asked
 
-__all__ = ["add_to"]
+__all__ = ["JobId", "add_to", "deleted"]
 
 PANEL = "Make pictures"
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", autocompletion=completion.jobs)]
+OpenJobs = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="The jobs' ids.", autocompletion=completion.open_jobs)
+]
+EndedJobs = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="The jobs' ids.", autocompletion=completion.ended_jobs)
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,7 +39,9 @@ def add_to(app: typer.Typer) -> None:
 def submit(
     context: typer.Context,
     paths: Annotated[list[Path], typer.Argument(metavar="FOLDER|FILES", help="Pictures, or folders of them.")],
-    model: Annotated[str, typer.Option(help="Name of the model; see `sfumato models`.")],
+    model: Annotated[
+        str, typer.Option(help="Name of the model; see `sfumato models`.", autocompletion=completion.models)
+    ],
     prompt: Annotated[str, typer.Option(help="What the pictures should become.")],
     priority: Annotated[Literal["high", "normal", "low"], typer.Option(help="Which go first.")] = "normal",
     negative_prompt: Annotated[str, typer.Option(help="What they should not become.")] = "",
@@ -57,7 +67,7 @@ def submit(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the jobs to their ends.")] = False,
     out: Out = None,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Send pictures and print the access links of their results."""
@@ -124,7 +134,7 @@ async def _send(
 
 def get(
     context: typer.Context,
-    job_id: JobIdArgument,
+    job_id: JobId,
     out: Out = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
@@ -145,8 +155,8 @@ def get(
 
 def watch(
     context: typer.Context,
-    job_id: JobIdArgument,
-    as_json: AsJson = False,
+    job_id: JobId,
+    as_json: AsJsonLines = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Follow a job to its end."""
@@ -162,16 +172,22 @@ def watch(
     raise typer.Exit(job.status != "succeeded")
 
 
-def cancel(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
+def cancel(context: typer.Context, job_ids: OpenJobs, as_json: AsJsonLines = False, url: Url = DEFAULT_URL) -> None:
     """Cancel jobs that have not ended."""
-    each(context, url, job_ids, lambda service, job_id: f"{job_id} {service.cancel(job_id).status}")
+
+    def canceled(service: "Client", job_id: str) -> Told:
+        job = service.cancel(job_id)
+        return f"{job_id} {job.status}", job.model_dump(mode="json")
+
+    each(context, url, job_ids, canceled, as_json=as_json)
 
 
-def delete(context: typer.Context, job_ids: JobIds, url: Url = DEFAULT_URL) -> None:
+def delete(context: typer.Context, job_ids: EndedJobs, as_json: AsJsonLines = False, url: Url = DEFAULT_URL) -> None:
     """Delete ended jobs with their pictures."""
+    each(context, url, job_ids, deleted, as_json=as_json)
 
-    def one(service: "Client", job_id: str) -> str:
-        service.delete(job_id)
-        return f"{job_id} deleted"
 
-    each(context, url, job_ids, one)
+def deleted(service: "Client", job_id: str) -> Told:
+    """Delete one; what to say of it."""
+    service.delete(job_id)
+    return f"{job_id} deleted", {"id": job_id, "deleted": True}

@@ -1,6 +1,7 @@
 """Verbs of who runs the service, for the keys with which others ask it."""
 
 import asyncio
+import json
 import os
 import shlex
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sfumato.cli.options import AsJson, AsJsonLines
 from sfumato.cli.times import span_s
 from sfumato.cli.verb import Verb, Verbs
 
@@ -48,6 +50,7 @@ def create(
     rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second. By default without end.")] = None,
     in_flight: Annotated[int | None, typer.Option(min=1, help="Jobs of its owner that have not ended.")] = None,
     per_day: Annotated[int | None, typer.Option(min=1, help="Pixels × steps of its owner from midnight UTC.")] = None,
+    as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it, this once: only its hash is kept."""
@@ -69,11 +72,12 @@ def create(
     asyncio.run(_add(load_settings(data_dir=data_dir), key))
     where = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir else ""
     sys.stderr.write(f"This is shown once. Revoke it with: sfumato keys revoke {key.prefix}{where}\n")
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write((json.dumps({"key": text} | _fields(key, now)) if as_json else text) + "\n")
 
 
 def list_them(
     owner: Annotated[str, typer.Option(help="Only this owner's.")] = "",
+    as_json: AsJsonLines = False,
     data_dir: DataDir = None,
 ) -> None:
     """List the keys by their prefixes, oldest first, one a line; never the keys themselves."""
@@ -82,13 +86,14 @@ def list_them(
     found = asyncio.run(_all(load_settings(data_dir=data_dir)))
     for key in sorted(found, key=lambda each: (each.created_at, each.prefix)):
         if owner in ("", key.owner):
-            sys.stdout.write(f"{_line(key, time.time())}\n")
-    if not found:
+            sys.stdout.write(_told(key, as_json=as_json))
+    if not found and not as_json:
         sys.stdout.write("no keys\n")
 
 
 def revoke(
     prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="As `sfumato keys list` shows it.")],
+    as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """End a key. Gateways refuse it within 30 seconds; its owner's jobs stay."""
@@ -103,7 +108,7 @@ def revoke(
     if key is None:
         where = "the database" if settings.database_url else settings.data_dir
         raise NotFound(f"no key in {where} has the prefix {asked[:8]}; see: sfumato keys list")
-    sys.stdout.write(f"{_line(key, time.time())}\n")
+    sys.stdout.write(_told(key, as_json=as_json))
 
 
 async def _add(settings: "Settings", key: "ApiKey") -> None:
@@ -138,11 +143,43 @@ def _scopes(text: str) -> "frozenset[Scope]":
         ) from error
 
 
+def _told(key: "ApiKey", *, as_json: bool) -> str:
+    now = time.time()
+    return f"{json.dumps(_fields(key, now)) if as_json else _line(key, now)}\n"
+
+
+def _state(key: "ApiKey", now: float) -> str:
+    return "revoked" if key.revoked_at is not None else "good" if key.good(now) else "expired"
+
+
+def _fields(key: "ApiKey", now: float) -> dict[str, object]:
+    return {
+        "prefix": key.prefix,
+        "state": _state(key, now),
+        "owner": key.owner,
+        "scopes": sorted(key.scopes),
+        "max_priority": key.max_priority,
+        "weight": key.weight,
+        "rate": key.quota.rate,
+        "in_flight": key.quota.in_flight,
+        "per_day": key.quota.per_day,
+        "created_at": _moment(key.created_at),
+        "expires_at": _moment(key.expires_at),
+        "revoked_at": _moment(key.revoked_at),
+    }
+
+
+def _moment(at: float | None) -> str | None:
+    """As the HTTP API tells times: RFC 3339 in UTC with milliseconds."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _line(key: "ApiKey", now: float) -> str:
     quota = key.quota
-    state = "revoked" if key.revoked_at is not None else "good" if key.good(now) else "expired"
     shown = [
-        f"{key.prefix}  {state:7}  {key.owner}  {','.join(sorted(key.scopes))}",
+        f"{key.prefix}  {_state(key, now):7}  {key.owner}  {','.join(sorted(key.scopes))}",
         f"made {_day(key.created_at)}",
         f"expires {_day(key.expires_at)}" if key.expires_at is not None else "",
         f"at most {key.max_priority}" if key.max_priority != "high" else "",

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 __all__ = [
     "API_KEY",
     "AsJson",
-    "JobIdArgument",
+    "AsJsonLines",
+    "JsonFile",
     "Lifeline",
     "Out",
     "Places",
@@ -24,12 +25,24 @@ __all__ = [
     "patient_client",
 ]
 
+
+def _in_a_folder(file: Path | None) -> Path | None:
+    """The file, refused at once where it can't be written: not after minutes of work for it."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {file.parent}")
+    return file
+
+
 Url = Annotated[str, typer.Option("--url", envvar="SFUMATO_URL", help="Address of the service.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, for machines.")]
+AsJsonLines = Annotated[bool, typer.Option("--json", help="JSON lines, for machines: one object each.")]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", dir_okay=False, callback=_in_a_folder, help="Write the measured rows to this file too."),
+]
 Out = Annotated[
     Path | None, typer.Option("--out", file_okay=False, help="Folder to save results into; waits for them.")
 ]
-JobIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 Lifeline = Annotated[int | None, typer.Option("--lifeline", hidden=True, help="File descriptor; at its end, stop.")]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Most workers of one model. By default 1, with GPUs as many as there are.")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from sfumato.cli import completion
 from sfumato.cli import lifeline as lifelines
 from sfumato.cli.options import Lifeline, Places, Workers
 from sfumato.cli.verb import Verb
@@ -92,7 +93,9 @@ def workers(
 
 
 def worker(
-    model: Annotated[str, typer.Argument(help="Name of the model to work for.")],
+    model: Annotated[
+        str, typer.Argument(help="Name of the model to work for.", autocompletion=completion.listed_models)
+    ],
     lifeline: Lifeline = None,
 ) -> None:
     """Run one worker of a model: it makes the pictures."""

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from sfumato.client.batch import Order, Sent
 from sfumato.client.views import JobInfo, ModelInfo, ScaleInfo
+from sfumato.core.errors import SfumatoError
 
 __all__ = [
     "Board",
@@ -22,11 +23,13 @@ __all__ = [
     "JobBar",
     "as_json",
     "complain",
+    "error_fields",
     "line",
     "show_job",
     "show_jobs",
     "show_models",
     "show_sent",
+    "show_table",
 ]
 
 COLOURS: Final = {
@@ -43,6 +46,15 @@ COLOURS: Final = {
 GAP: Final = 1
 SHORTEST_PROMPT: Final = 6
 WIDTH_ELSEWHERE: Final = 140
+WIDEST: Final = 100_000
+
+
+def _aside() -> Console:
+    """Standard error. FORCE_COLOR gives colours to what is no terminal, but nothing moves there."""
+    console = Console(stderr=True)
+    if console.is_terminal and not sys.stderr.isatty():
+        return Console(stderr=True, force_terminal=False, color_system="standard")
+    return console
 
 
 class Board:
@@ -61,7 +73,7 @@ class Board:
             TextColumn("{task.fields[states]}"),
             TimeElapsedColumn(),
         )
-        self._bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=False)
+        self._bar = Progress(*columns, console=_aside(), redirect_stdout=False)
         total = len(orders)
         self._task = self._bar.add_task(f"{total} picture{'s' * (total != 1)}", total=total, states="")
 
@@ -91,8 +103,8 @@ class Board:
                 self._line(f"{order.source}  {link}")
 
     def _line(self, text: str) -> None:
-        # On a terminal it must stand above the bar; into a file or a pipe it must go as it is.
-        if sys.stdout.isatty():
+        # On a terminal that shows the bar too it must stand above it; anywhere else it must go as it is.
+        if sys.stdout.isatty() and sys.stderr.isatty():
             self._bar.console.print(text, soft_wrap=True, markup=False, highlight=False)
         else:
             line(text)
@@ -108,7 +120,7 @@ class JobBar:
             TextColumn("{task.fields[place]}"),
             TimeElapsedColumn(),
         )
-        self._bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=False, disable=silent)
+        self._bar = Progress(*columns, console=_aside(), redirect_stdout=False, disable=silent)
         self._task = self._bar.add_task("asking", total=None, place="")
 
     def __enter__(self) -> Self:
@@ -141,7 +153,7 @@ class CountBar:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        self._bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=False, disable=silent)
+        self._bar = Progress(*columns, console=_aside(), redirect_stdout=False, disable=silent)
         self._task = self._bar.add_task(what, total=total)
 
     def __enter__(self) -> Self:
@@ -174,6 +186,21 @@ def complain(text: str) -> None:
 def as_json(value: JobInfo | ModelInfo | ScaleInfo) -> str:
     """The value as the service told it, on one line."""
     return value.model_dump_json()
+
+
+def error_fields(error: SfumatoError) -> dict[str, str]:
+    """Why something was refused or failed, as the service tells a problem; `slug` is the end of its `type`."""
+    slug = getattr(error, "case", error.slug)
+    return {"type": f"urn:sfumato:problem:{slug}", "slug": slug, "detail": error.detail}
+
+
+def show_table(table: Table) -> None:
+    """Print a table; where nothing says how wide a line may be, as wide as it is, so that no row is folded or cut."""
+    console = Console()
+    if not sys.stdout.isatty():
+        widest = Console(width=WIDEST)
+        console = Console(width=max(WIDTH_ELSEWHERE, widest.measure(table).maximum))
+    console.print(table)
 
 
 def show_sent(sent: Sent, *, as_json: bool) -> None:
@@ -257,7 +284,7 @@ def show_models(models: Iterable[ModelInfo]) -> None:
             str(backlog.running),
             Text(model.trouble or model.summary),
         )
-    Console(width=_width()).print(table)
+    show_table(table)
 
 
 def _status(job: JobInfo) -> Text:
@@ -277,6 +304,6 @@ def _sent_json(sent: Sent) -> str:
         "result_url": job and job.result_url,
         "status_url": job and job.status_url,
         "saved": sent.saved and str(sent.saved),
-        "error": sent.error and {"slug": getattr(sent.error, "case", sent.error.slug), "detail": sent.error.detail},
+        "error": sent.error and error_fields(sent.error) | ({"type": job.error.type} if job and job.error else {}),
     }
     return json.dumps(fields)

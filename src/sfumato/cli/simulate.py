@@ -1,11 +1,11 @@
 """The verb that plays autoscaling policies against each other, in virtual time."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from sfumato.cli.options import JsonFile
 from sfumato.cli.verb import Verb
 
 __all__ = ["add_to"]
@@ -22,14 +22,11 @@ def add_to(app: typer.Typer) -> None:
 def simulate(
     trace: Annotated[TraceName, typer.Option(help="When jobs come and how long they are.")] = "all",
     policy: Annotated[PolicyName, typer.Option(help="What decides how many workers there are.")] = "all",
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write every setting's row to this file too.")
-    ] = None,
+    json_file: JsonFile = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw the curves into this SVG file too.")] = None,
 ) -> None:
     """What the autoscaler costs beside others: GPU-hours for 99 and for 95 of 100 jobs within their objective."""
-    from rich.console import Console
-
+    from sfumato.cli import show
     from sfumato.controller.simulation.sweep import POLICIES
     from sfumato.controller.simulation.tables import run
     from sfumato.controller.simulation.traces import TRACES
@@ -40,4 +37,4 @@ def simulate(
         json_file,
         plot_file,
     )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    show.show_table(table)

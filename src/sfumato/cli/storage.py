@@ -1,10 +1,12 @@
 """Verbs about the object store: for now, its lifecycle rules."""
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
 import typer
 
+from sfumato.cli.options import AsJson
 from sfumato.cli.verb import Verb, Verbs
 
 if TYPE_CHECKING:
@@ -22,21 +24,22 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(storage, name="storage", rich_help_panel="Run the service")
 
 
-def lifecycle() -> None:
+def lifecycle(as_json: AsJson = False) -> None:
     """Let the bucket itself remove what is older than it is kept."""
     from sfumato.config import load_settings
     from sfumato.storage.lifecycle import set_rules
 
     settings = load_settings()
+    rules: dict[str, int] = {}
     if settings.s3_place is None:
-        sys.stdout.write("There is no bucket (SFUMATO_S3_BUCKET); the recorder removes what is old from the folder.\n")
-        return
-    kept = kept_days(settings)
-    if not set_rules(settings.s3_place, kept):
-        sys.stdout.write("This store has no lifecycle rules; the recorder removes what is old, as it does anyway.\n")
-        return
-    for prefix, days in kept.items():
-        sys.stdout.write(f"{prefix:<10} {days} days\n")
+        said = "There is no bucket (SFUMATO_S3_BUCKET); the recorder removes what is old from the folder."
+    elif not set_rules(settings.s3_place, kept_days(settings)):
+        said = "This store has no lifecycle rules; the recorder removes what is old, as it does anyway."
+    else:
+        rules = kept_days(settings)
+        said = "\n".join(f"{prefix:<10} {days} days" for prefix, days in rules.items())
+    fields = {"bucket": settings.s3_bucket or None, "days": rules}
+    sys.stdout.write(f"{json.dumps(fields) if as_json else said}\n")
 
 
 def kept_days(settings: "Settings") -> dict[str, int]:

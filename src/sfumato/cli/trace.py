@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfumato.cli.options import AsJson, JobIdArgument
+from sfumato.cli.jobs import JobId
+from sfumato.cli.options import AsJson
 from sfumato.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def trace(
-    job_id: JobIdArgument,
+    job_id: JobId,
     data_dir: Annotated[
         Path | None, typer.Option(help="Data folder of the service, for what the settings name no server for.")
     ] = None,
@@ -47,12 +48,16 @@ async def _path(settings: "Settings", job_id: str) -> "JobPath":
     from sfumato.wiring import open_ports
 
     servers = settings.kafka_servers and settings.s3_bucket and settings.database_url.get_secret_value()
-    if not servers and not settings.data_dir.is_dir():
-        # Opening the ports would make it, and find nothing in it.
-        raise NotFound(f"there is no folder {settings.data_dir}; name the service's own with --data-dir.")
+    folder = settings.data_dir.absolute()
+    if not servers and not any(folder.glob("*.sqlite")):
+        # Opening the ports would make files there, and find nothing in them.
+        raise NotFound(f"no service ever ran on the folder {folder}; name the service's own with --data-dir.")
     models = [model.slug for model in Registry.load(settings.models_file, settings.last_models_file)]
     async with open_ports(settings) as ports:
-        return await path_of(job_id, ports, models)
+        try:
+            return await path_of(job_id, ports, models)
+        except NotFound as error:
+            raise error if servers else NotFound(f"{error.detail} Looked in {folder}.") from error
 
 
 def _lines(path: "JobPath") -> Iterator[str]:

@@ -1,11 +1,12 @@
 """Verbs about webhooks: the addresses that are told of all one's jobs, and what they were told."""
 
+import json
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfumato.cli.each import each
-from sfumato.cli.options import DEFAULT_URL, AsJson, Url, client
+from sfumato.cli.each import Told, each
+from sfumato.cli.options import DEFAULT_URL, AsJson, AsJsonLines, Url, client
 from sfumato.cli.times import span_s
 from sfumato.cli.verb import Verb, Verbs
 
@@ -44,7 +45,7 @@ def add(
         _show_secret(service.add_webhook(address, events), as_json=as_json)
 
 
-def list_them(context: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+def list_them(context: typer.Context, as_json: AsJsonLines = False, url: Url = DEFAULT_URL) -> None:
     """List the addresses that are told of all your jobs, without their secrets."""
     from sfumato.cli import show
 
@@ -58,13 +59,13 @@ def list_them(context: typer.Context, as_json: AsJson = False, url: Url = DEFAUL
         show.line("no webhooks")
 
 
-def remove(context: typer.Context, webhook_id: WebhookId, url: Url = DEFAULT_URL) -> None:
+def remove(context: typer.Context, webhook_id: WebhookId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
     """Tell an address nothing more; what waits for it is given up."""
     from sfumato.cli import show
 
     with client(context, url) as service:
         service.remove_webhook(webhook_id)
-    show.line(f"{webhook_id} removed")
+    show.line(json.dumps({"id": webhook_id, "removed": True}) if as_json else f"{webhook_id} removed")
 
 
 def rotate(
@@ -79,13 +80,14 @@ def rotate(
         _show_secret(service.rotate_webhook(webhook_id, span_s(overlap, "--overlap")), as_json=as_json)
 
 
-def secrets(context: typer.Context, url: Url = DEFAULT_URL) -> None:
+def secrets(context: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
     """Print what signs the webhooks of your single jobs (submit --webhook-url), one a line; always the same."""
     from sfumato.cli import show
 
     with client(context, url) as service:
-        for secret in service.webhook_secrets():
-            show.line(secret)
+        found = list(service.webhook_secrets())
+    for line in [json.dumps({"secrets": found})] if as_json else found:
+        show.line(line)
 
 
 def deliveries(
@@ -95,7 +97,7 @@ def deliveries(
         Literal["pending", "delivered", "given_up"] | None, typer.Option(help="Only those that stand so.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """List what was told to whom, newest first, one a line with what the receiver answered."""
@@ -112,14 +114,16 @@ def deliveries(
 def redeliver(
     context: typer.Context,
     delivery_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The deliveries' ids.")],
+    as_json: AsJsonLines = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Send deliveries once more, now, whatever became of them."""
 
-    def again(service: "Client", delivery_id: str) -> str:
-        return f"{delivery_id} {service.redeliver(delivery_id).state}"
+    def again(service: "Client", delivery_id: str) -> Told:
+        delivery = service.redeliver(delivery_id)
+        return f"{delivery_id} {delivery.state}", delivery.model_dump(mode="json")
 
-    each(context, url, delivery_ids, again)
+    each(context, url, delivery_ids, again, as_json=as_json)
 
 
 def _show_secret(webhook: "WebhookInfo", *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from sfumato.cluster import unprivileged
 from sfumato.cluster.server import Recipe, ServerMissing
-from sfumato.config import MIB
+from sfumato.config.settings import MIB
 
 __all__ = ["BURST_S", "RATE_PER_S", "fill_in", "find_program", "max_body_bytes", "nginx", "template"]
 

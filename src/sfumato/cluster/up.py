@@ -16,8 +16,7 @@ from sfumato.cluster.nginx import nginx
 from sfumato.cluster.server import Recipe, ServerSilent, free_ports
 from sfumato.cluster.servers import Servers, Store, planned
 from sfumato.config import Settings, child_environment, inherited_environment
-from sfumato.observability import setup_logging
-from sfumato.process import stop_on_signals
+from sfumato.process import begin_logging, stop_on_signals
 from sfumato.storage import schema
 from sfumato.supervisor.keeping import Role, Supervisor, lifeline, of_ours
 from sfumato.supervisor.place import address_of, listen, say_when_ready, taken
@@ -40,7 +39,7 @@ def up(settings: Settings, store: Store, brokers: Literal[1, 3]) -> int:
         ServerMissing: a server is not on this machine; the message says how to get it.
         ServerSilent: a server did not start; the message holds the end of its log.
     """
-    setup_logging("cluster", settings.log_level, settings.log_format)
+    begin_logging("cluster", settings)
     with taken(settings) as ours:
         with listen(settings.host, settings.port) as door:
             port = door.getsockname()[1]

@@ -22,6 +22,7 @@ from sfumato.core.keys import KeyStore, RateCounter
 from sfumato.core.links import Links
 from sfumato.core.ports import Broker, JobRows, Outcomes
 from sfumato.core.scaling import DecisionReader
+from sfumato.core.version import VERSION
 from sfumato.core.webhooks import WebhookDesk
 from sfumato.gateway import page, problems
 from sfumato.gateway.context import Gateway, ObjectStore
@@ -109,6 +110,7 @@ def _routed(gateway: Gateway, shared: SharedRates | None) -> FastAPI:
     app = FastAPIOffline(
         title="Sfumato",
         description="Image-to-image generation.",
+        version=VERSION,
         lifespan=lambda _app: _watching(gateway, shared),
         redoc_url=None,
         swagger_ui_parameters={"validatorUrl": None},  # else the page sends its address to a checker on the internet

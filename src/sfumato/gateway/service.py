@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from importlib.metadata import version
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -12,6 +11,7 @@ from sfumato.core.errors import NotFound, SfumatoError, TransientError
 from sfumato.core.job import model_slug
 from sfumato.core.ports import EventLog
 from sfumato.core.scaling import Decided
+from sfumato.core.version import VERSION
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.problems import Refusal
 from sfumato.gateway.views import broken_json, model_json, rfc3339
@@ -56,7 +56,7 @@ class ServiceRoutes:
         limits = {"max_upload_bytes": settings.max_upload_bytes, "max_input_pixels": settings.max_input_pixels}
         body = {
             "status": "degraded" if any(stores.values()) else "ok",
-            "version": version("sfumato"),
+            "version": VERSION,
             "started_at": rfc3339(self._began_at),
             "stores": {name: trouble or "ok" for name, trouble in stores.items()},
             "limits": {**limits, "max_wait_s": settings.max_wait_s},

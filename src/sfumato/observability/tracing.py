@@ -7,8 +7,9 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib.metadata import version
 from typing import Any, Final
+
+from sfumato.core.version import VERSION
 
 __all__ = ["setup_tracing", "span", "spanned", "traceparent"]
 
@@ -41,7 +42,7 @@ def setup_tracing(role: str, endpoint: str) -> None:
     except ImportError as error:
         log.warning("no traces are sent, %s is not installed: pip install 'sfumato[otel]'", error.name)
         return
-    about = {"service.name": f"sfumato-{role}", "service.version": version("sfumato")}
+    about = {"service.name": f"sfumato-{role}", "service.version": VERSION}
     provider = TracerProvider(resource=Resource.create(about))
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=SEND_WITHIN_S)
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=SEND_EVERY_S * 1000))

@@ -55,7 +55,10 @@ class PostgresDialect:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise UnusableStore(f"SFUMATO_DATABASE_URL can't be read; it looks like {EXAMPLE}.") from error
         if parts.scheme not in ("postgresql", "postgres"):
             raise UnusableStore(f"SFUMATO_DATABASE_URL is no address of a PostgreSQL database, such as {EXAMPLE}.")
         # Neither user nor password, nor whatever stands in the query: this name goes into logs.

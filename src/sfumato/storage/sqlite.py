@@ -52,9 +52,7 @@ class SqliteDialect:
             except (exc.DBAPIError, OSError) as error:
                 # Turning a fresh file to write-ahead logging does not wait for its turn as other writes do.
                 if "locked" not in _cause(error) or time.monotonic() > deadline:
-                    raise UnusableStore(
-                        f"database {self.name} can't be opened: {_cause(error)}. {_advice(error)}"
-                    ) from error
+                    raise self._unusable(error) from error
             await asyncio.sleep(0.05)
 
     async def _migrated(self) -> None:
@@ -62,12 +60,24 @@ class SqliteDialect:
             async with self._writing.begin() as connection:
                 await connection.run_sync(migrate)
 
+    def _unusable(self, error: Exception) -> UnusableStore:
+        return UnusableStore(f"database {self.name} can't be opened: {_cause(error)}. {_advice(error)}")
+
     async def revision(self) -> str | None:
-        """The migration it is at; None when nothing was made in it yet."""
+        """The migration it is at; None when nothing was made in it yet.
+
+        Raises:
+            UnusableStore: this is no SQLite file, or a damaged one.
+        """
         if not self._path.exists():
             return None
-        async with self._reading.connect() as connection:
-            return await connection.run_sync(revision_of)
+        try:
+            async with self._reading.connect() as connection:
+                return await connection.run_sync(revision_of)
+        except exc.OperationalError:
+            raise
+        except exc.DatabaseError as error:
+            raise self._unusable(error) from error
 
     async def close(self) -> None:
         """Close every connection."""

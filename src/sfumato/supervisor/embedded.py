@@ -7,8 +7,7 @@ import asyncio
 import socket
 
 from sfumato.config import Settings, child_environment
-from sfumato.observability import setup_logging
-from sfumato.process import stop_on_signals
+from sfumato.process import begin_logging, stop_on_signals
 from sfumato.supervisor.keeping import Role, Supervisor, lifeline, of_ours
 from sfumato.supervisor.place import address_of, check_keys, listen, say_when_ready, taken
 from sfumato.supervisor.pool import keep_pool, prepared
@@ -23,7 +22,7 @@ def up(settings: Settings) -> int:
         CannotStart: the port is taken, the data folder can't be written, is full, another service runs on it, or
             others could reach it and there is no key.
     """
-    setup_logging("up", settings.log_level, settings.log_format)
+    begin_logging("up", settings)
     with taken(settings) as ours:
         return _up(ours)
 

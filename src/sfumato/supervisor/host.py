@@ -3,8 +3,7 @@
 import asyncio
 
 from sfumato.config import Settings, child_environment
-from sfumato.observability import setup_logging
-from sfumato.process import stop_on_signals
+from sfumato.process import begin_logging, stop_on_signals
 from sfumato.supervisor.keeping import Supervisor, lifeline
 from sfumato.supervisor.place import taken
 from sfumato.supervisor.pool import keep_pool, prepared
@@ -19,7 +18,7 @@ def workers(settings: Settings) -> int:
         CannotStart: the data folder can't be written, is full, or another service runs on it.
         SfumatoError: models.toml or the database can't be used; the message says why.
     """
-    setup_logging("workers", settings.log_level, settings.log_format)
+    begin_logging("workers", settings)
     with taken(settings) as ours:
         return asyncio.run(_run(ours))
 

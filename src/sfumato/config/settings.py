@@ -1,4 +1,4 @@
-"""Settings: the only reader of the environment. Roles get `Settings`; adapters get plain values.
+"""Every setting, where it comes from and what it may be.
 
 Every field is described; docs/settings.md is written from these descriptions and a test fails when one is missing.
 """
@@ -6,29 +6,19 @@ Every field is described; docs/settings.md is written from these descriptions an
 import base64
 import ipaddress
 import itertools
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sfumato.core.errors import SfumatoError
+from sfumato.core.wording import plainly
 from sfumato.net.addresses import Allowed
-from sfumato.observability import sharing
 from sfumato.storage.s3_place import DEFAULT_REGION, S3Place
 
-__all__ = [
-    "BadSettings",
-    "Settings",
-    "child_environment",
-    "inherited_environment",
-    "load_settings",
-    "load_settings_before_list",
-    "metrics_shared_in",
-]
+__all__ = ["BadSettings", "Settings", "load_settings", "load_settings_before_list"]
 
 DAY_S = 86_400.0
 MIB = 1024 * 1024
@@ -236,6 +226,13 @@ class Settings(BaseSettings):
         "OTEL_EXPORTER_OTLP_ENDPOINT is read too. Needs `sfumato[otel]`.",
     )
 
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _named(cls, folder: object) -> object:
+        if folder == "":
+            raise ValueError("is empty; name a folder (`.` is the one you are in), or leave it out")
+        return folder
+
     @field_validator("public_url", "s3_endpoint", "s3_public_url", "otlp_endpoint")
     @classmethod
     def _no_trailing_slash(cls, url: str) -> str:
@@ -359,42 +356,13 @@ def load_settings_before_list(**given: object) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            name = "_".join(str(part) for part in problem["loc"])
-            lines.append(f"SFUMATO_{name.upper()}: {problem['msg']}" if name else str(problem["msg"]))
-        raise BadSettings("; ".join(lines) + ". See docs/settings.md.") from error
+        said = "; ".join(_said(problem) for problem in error.errors())
+        raise BadSettings(f"{said}. See docs/settings.md.") from error
 
 
-def inherited_environment() -> dict[str, str]:
-    """This process's environment, for a child that is none of our roles."""
-    return dict(os.environ)
-
-
-def child_environment(settings: Settings, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment with `settings` written into it, for a child that must see the same ones."""
-    environment = dict(os.environ)
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if value is None:
-            continue
-        plain = value.get_secret_value() if isinstance(value, SecretStr) else value
-        environment[f"SFUMATO_{name.upper()}"] = str(plain)
-    if settings.metrics_dir is not None:
-        # prometheus_client reads its own variable when it is first imported, so the parent sets it for the child.
-        environment["PROMETHEUS_MULTIPROC_DIR"] = str(settings.metrics_dir)
-    return environment | dict(extra or {})
-
-
-@contextmanager
-def metrics_shared_in(folder: Path) -> Iterator[None]:
-    """This process's own metrics lie in `folder` too, as those of the children that it starts meanwhile do."""
-    before = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    try:
-        with sharing():
-            yield
-    finally:
-        os.environ.pop("PROMETHEUS_MULTIPROC_DIR")
-        if before is not None:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = before
+def _said(problem: Mapping[str, Any]) -> str:
+    name = "_".join(str(part) for part in problem["loc"]).removeprefix("sfumato_")
+    if not name:
+        return plainly(problem)
+    field = Settings.model_fields.get(name)
+    return f"SFUMATO_{name.upper()}: {plainly(problem, field and field.default)}"
