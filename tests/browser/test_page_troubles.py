@@ -134,6 +134,8 @@ def test_events_that_are_lost_for_good_leave_no_job_running_for_ever(browser: Br
             service.url, picture(), model_name="slow", prompt="lost end", num_inference_steps="30", strength="1"
         )
         running["id"] = card(page, "lost end", "running").get_attribute("data-id")
+        page.locator("#filter-status").select_option("running")  # a list in which it will not be once it has ended
+        card(page, "lost end", "running")
         page.route("**/api/events*", reset)
         page.evaluate(
             """() => {
@@ -143,7 +145,6 @@ def test_events_that_are_lost_for_good_leave_no_job_running_for_ever(browser: Br
                 }
             }"""
         )
-        page.locator("#filter-status").select_option("running")
         expect(cards(page).filter(has_text="lost end")).to_have_count(0, timeout=30_000)
         assert service.job(running["id"])["status"] == "succeeded"
 
@@ -174,7 +175,7 @@ def test_a_job_deleted_elsewhere_is_taken_away_and_the_focus_goes_on(page: Page,
     job_id = gone.get_attribute("data-id")
     gone.locator(".open").click()
     page.evaluate("id => fetch(`api/jobs/${id}`, { method: 'DELETE' })", job_id)
-    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("button", name="Really delete?").click()
     expect(gone).to_have_count(0)
     expect(card(page, "stays beside", "succeeded").locator(".open")).to_be_focused()
