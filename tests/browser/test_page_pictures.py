@@ -126,7 +126,7 @@ def test_the_command_and_the_program_shown_make_the_very_same_picture(
     page.locator("#detail-request summary").click()
     command, program = page.locator("#detail-curl").inner_text(), page.locator("#detail-python").inner_text()
     shot(page, "detail-request")
-    made = service.get(str(opened_card.locator("img").get_attribute("src")))[1]
+    made = service.get(f"/{opened_card.locator('img').get_attribute('src')}")[1]
 
     (tmp_path / "cat.jpg").write_bytes(service.get("/static/samples/cat.jpg")[1])
     answer = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True).stdout

@@ -44,7 +44,14 @@ export async function ask(path, { headers = {}, ...options } = {}) {
 }
 
 export async function json(path, options) {
-  return (await ask(path, options)).json();
+  return parse(await (await ask(path, options)).text());
+}
+
+/** JSON in which a seed beyond 2⁵³, which a number here can't hold, stays as it was written: as text. */
+export function parse(text) {
+  return JSON.parse(text, (name, value, context) =>
+    name === "seed" && context?.source && typeof value === "number" && !Number.isSafeInteger(value) ? context.source : value,
+  );
 }
 
 async function problemOf(response) {
@@ -74,6 +81,8 @@ export const jobs = {
   get: (id) => json(job(id)),
   cancel: (id) => json(`${job(id)}/cancel`, { method: "POST" }),
   delete: (id) => ask(job(id), { method: "DELETE" }),
+  /** Where the result is for this page, wherever the links that others get lead. */
+  picture: ({ id, result_url }) => `${job(id)}/result${new URL(result_url).search}`,
   input: async (id) => (await ask(`${job(id)}/input`)).blob(),
 };
 export const models = async () => (await json("api/models")).models;

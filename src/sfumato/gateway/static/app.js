@@ -48,8 +48,8 @@ async function cancel(id) {
   try {
     store.put(await api.cancel(id));
   } catch (problem) {
-    // It ended before the cancel came; how, the stream or this answer says.
-    if (problem.slug === "already-ended") store.put(await api.get(id));
+    // It ended before the cancel came; how, the stream says too.
+    if (problem.slug === "already-ended") api.get(id).then((job) => store.put(job), tell);
     else tell(problem);
   }
 }
@@ -75,21 +75,22 @@ function reuse(id) {
 
 function tell(problem) {
   const text = problem instanceof Problem ? problem.detail : String(problem);
-  say(one("#trouble"), text);
-  setTimeout(() => one("#trouble").textContent === text && say(one("#trouble"), ""), 8_000);
+  const place = one(one("#detail").open ? "#detail-warning" : "#trouble");
+  say(place, text);
+  setTimeout(() => place.textContent === text && say(place, ""), 8_000);
 }
 
 function connection(state) {
   one("#connection").dataset.state = state;
-  say(one("#connection span"), { live: "Live", lost: "Connection lost, trying again …" }[state]);
+  say(one("#connection span"), { live: "Live", lost: "Connection lost, trying again …", refused: "Needs a key" }[state]);
   if (state === "live") say(one("#trouble"), "");
-  else announce("Connection lost, trying again");
+  if (state === "lost") announce("Connection lost, trying again");
 }
 
 function filter(wanted, model) {
   one("#filter-status").value = wanted;
   one("#filter-model").value = model;
-  store.filter({ status: wanted, model_name: model }).catch(tell);
+  store.filter({ status: wanted, model_name: model }).catch((problem) => problem.slug !== "unauthorized" && tell(problem));
 }
 
 async function look(view) {
@@ -121,8 +122,10 @@ async function begin() {
   store.clear();
   await follow();
   status().then(limits, () => {});
-  store.filter({ status: "", model_name: "" }).catch((problem) => problem.slug !== "unauthorized" && tell(problem));
+  form.forgive();
+  filter("", "");
   stream.restart();
+  if (key.get()) sending.keyed();
 }
 
 onRefused((problem) => keys.ask(problem));
@@ -130,7 +133,7 @@ for (const name of ["#filter-status", "#filter-model"]) {
   one(name).addEventListener("change", () => filter(one("#filter-status").value, one("#filter-model").value));
 }
 window.addEventListener("hashchange", () => look(location.hash));
-setInterval(() => document.hidden || follow(), MODELS_EVERY_MS);
+setInterval(() => document.hidden || keys.declined || follow(), MODELS_EVERY_MS);
 look(location.hash);
 begin();
 if (key.get()) keys.known();

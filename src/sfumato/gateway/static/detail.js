@@ -2,12 +2,15 @@
 
 import { Problem, jobs as api, key } from "./api.js";
 import { Compare } from "./compare.js";
-import { copyButton, h, icon, one, say } from "./dom.js";
+import { copyButton, h, icon, one, pause, say } from "./dom.js";
 import { asked, client, curl } from "./snippets.js";
 import { ENDED, STATES, duration, reason, size, standing } from "./words.js";
 
 const ENDINGS = { "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp" };
 const SURE_MS = 4_000;
+const [TRIES, WAIT_MS] = [10, 500];
+// Where results lie in a store of their own, a browser opens them instead of saving them; then not over this page.
+const AWAY = { target: "_blank", rel: "noopener" };
 
 export class Detail {
   #store;
@@ -27,7 +30,7 @@ export class Detail {
       one(`#detail-${name}`).previousElementSibling.append(copyButton("Copy", () => one(`#detail-${name}`).textContent));
     }
     store.addEventListener("change", ({ detail }) => this.#job && detail.includes(this.#job.id) && this.#draw());
-    store.addEventListener("remove", ({ detail }) => this.#job?.id === detail && this.#dialog.close());
+    store.addEventListener("remove", ({ detail }) => this.#job?.id === detail && this.#leave());
     this.#dialog.addEventListener("close", () => this.#closed());
     this.#dialog.addEventListener("click", (event) => event.target === this.#dialog && this.#dialog.close());
     this.#dialog.addEventListener("keydown", (event) => this.#key(event));
@@ -37,11 +40,24 @@ export class Detail {
   }
 
   async open(id) {
+    if (this.#job) this.#release(this.#job);
     this.#job = this.#store.get(id);
     this.#seen = "";
+    if (!this.#job) return;
     if (!this.#dialog.open) this.#dialog.showModal();
     this.#draw();
-    await this.#before(id);
+    await Promise.all([this.#before(id), this.#whole(id)]);
+  }
+
+  /** Of a job that this page has just sent it knows the id alone. */
+  async #whole(id) {
+    for (let tries = 0; tries < TRIES && this.#job?.id === id && !this.#job.params; tries++) {
+      await api.get(id).then(
+        (job) => this.#store.put(job),
+        () => {},
+      );
+      if (!this.#job?.params) await pause(WAIT_MS);
+    }
   }
 
   /** The input, asked for when it is first looked at. */
@@ -50,16 +66,34 @@ export class Detail {
     if (!job || job.before || job.gone) return;
     try {
       const file = await api.input(id);
-      this.#store.update(id, { file, before: URL.createObjectURL(file) });
+      this.#store.update(id, { file, before: URL.createObjectURL(file), fetched: true });
     } catch (problem) {
       if (problem instanceof Problem && !problem.passing) this.#store.update(id, { gone: problem.detail });
     }
   }
 
   #closed() {
-    const id = this.#job?.id;
+    const job = this.#job;
     this.#job = null;
-    if (id) this.#act.focus(id);
+    if (!job) return;
+    this.#act.focus(job.id);
+    this.#release(job);
+  }
+
+  /** The service has the input; hundreds of those looked at would fill the memory. */
+  #release(job) {
+    if (!job.fetched) return;
+    URL.revokeObjectURL(job.before);
+    this.#store.update(job.id, { file: null, before: null, fetched: false });
+  }
+
+  /** The job is gone: back to what stands beside it. */
+  #leave() {
+    const order = this.#act.order();
+    const at = order.indexOf(this.#job.id);
+    this.#job = null;
+    this.#dialog.close();
+    this.#act.focus(order[at + 1] ?? order[at - 1]);
   }
 
   #key(event) {
@@ -70,7 +104,8 @@ export class Detail {
 
   #step(by) {
     const order = this.#act.order().filter((id) => !id.startsWith("local-"));
-    const next = order[order.indexOf(this.#job?.id) + by];
+    const at = order.indexOf(this.#job?.id);
+    const next = at < 0 ? undefined : order[at + by];
     if (next) this.open(next);
   }
 
@@ -98,9 +133,9 @@ export class Detail {
     this.#waiting.hidden = Boolean(done);
     if (done) {
       const { width, height } = job.result;
-      const shown = [job.before ?? "", job.result_url].join(" ");
+      const shown = [job.before ?? "", api.picture(job)].join(" ");
       if (this.#compare.element.dataset.shown !== shown) {
-        this.#compare.show({ before: job.before, after: job.result_url, shape: [width, height] });
+        this.#compare.show({ before: job.before, after: api.picture(job), shape: [width, height] });
         this.#compare.element.dataset.shown = shown;
       }
       return;
@@ -142,13 +177,14 @@ export class Detail {
     const button = (name, label, press, kind = "quiet") =>
       h("button", { type: "button", class: `button ${kind}`, onclick: press }, icon(name), h("span", {}, label));
     const again = button("again", "Run again with another seed", () => this.#act.another(job.id), "main");
+    if (!job.params) return ENDED.has(job.status) ? [] : [button("stop", "Cancel", () => this.#act.cancel(job.id), "main")];
     const reuse = button("edit", "Use these settings", () => this.#act.reuse(job.id));
     if (!ENDED.has(job.status)) return [button("stop", "Cancel", () => this.#act.cancel(job.id), "main"), reuse];
-    const ended = [again, reuse, this.#delete(job)];
+    const ended = [...(job.gone ? [] : [again]), reuse, this.#delete(job)];
     if (job.status !== "succeeded") return ended;
     const name = `${job.id}.${ENDINGS[job.result.media_type] ?? "png"}`;
-    const download = h("a", { class: "button quiet", href: job.result_url, download: name }, icon("download"), h("span", {}, "Download"));
-    return [again, download, copyButton("Copy link", () => job.result_url), reuse, this.#delete(job)];
+    const download = h("a", { class: "button quiet", href: api.picture(job), download: name, ...AWAY }, icon("download"), h("span", {}, "Download"));
+    return [...(job.gone ? [] : [again]), download, copyButton("Copy link", () => job.result_url), reuse, this.#delete(job)];
   }
 
   /** Twice, since what is deleted is gone. */
@@ -169,7 +205,8 @@ export class Detail {
         await api.delete(job.id);
         this.#store.remove(job.id);
       } catch (problem) {
-        say(one("#detail-warning"), problem.detail);
+        if (problem.slug === "not-found") this.#store.remove(job.id);
+        else say(one("#detail-warning"), problem.detail);
       }
     };
     return h("button", { type: "button", class: "button quiet danger", onclick: press }, icon("bin"), said);
@@ -182,9 +219,9 @@ export class Detail {
       keys: Boolean(key.get()),
       name: job.name ?? "picture.jpg",
     };
-    say(one("#detail-curl"), job.model_name ? curl(job, about) : "");
-    say(one("#detail-python"), job.model_name ? client(job, about) : "");
-    one("#detail-request").hidden = !job.model_name;
+    say(one("#detail-curl"), job.params ? curl(job, about) : "");
+    say(one("#detail-python"), job.params ? client(job, about) : "");
+    one("#detail-request").hidden = !job.params;
   }
 }
 

@@ -25,6 +25,8 @@ export function icon(name) {
   return svg;
 }
 
+export const pause = (ms) => new Promise((resume) => setTimeout(resume, ms));
+
 export const one = (selector, within = document) => within.querySelector(selector);
 
 /** Set text only where it differs: a screen reader is not told the same twice, and nothing is laid out anew. */

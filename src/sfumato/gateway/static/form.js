@@ -13,6 +13,7 @@ export class Form {
   #model = one("#model");
   #models = [];
   #touched = new Set();
+  #told = "";
 
   constructor({ submit, pictures }) {
     this.pictures = pictures;
@@ -21,7 +22,8 @@ export class Form {
       if (this.#check()) submit(pictures.chosen, this.values(), this.#copies());
     });
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !one("dialog[open]")) this.#form.requestSubmit();
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.repeat) return;
+      if (!one("dialog[open]") && !one("#pictures").hidden) this.#form.requestSubmit();
     });
     this.#model.addEventListener("change", () => this.#turn());
     this.#form.addEventListener("input", ({ target }) => this.#typed(target));
@@ -33,11 +35,11 @@ export class Form {
 
   /** The models as the service has them now. */
   show(models) {
-    const names = models.map((model) => model.name).join("\n");
-    const before = this.#models.map((model) => model.name).join("\n");
+    const told = JSON.stringify(models.map(({ name, rules, words }) => [name, rules, words]));
     const chosen = this.#model.value;
     this.#models = models;
-    if (names !== before) {
+    if (told !== this.#told) {
+      this.#told = told;
       this.#model.replaceChildren(...models.map(({ name }) => h("option", { value: name }, name)));
       const usable = models.find((model) => model.state !== "broken") ?? models[0];
       if (usable) this.#model.value = models.some(({ name }) => name === chosen) ? chosen : usable.name;
@@ -62,14 +64,17 @@ export class Form {
 
   /** Take over what was asked for a job. */
   fill(job) {
+    if (!job?.params) return;
     if (this.#models.some(({ name }) => name === job.model_name)) this.#model.value = job.model_name;
     this.#touched.clear();
     this.#turn();
     const { exact, width, height, ...params } = job.params;
     for (const [name, value] of Object.entries({ prompt: job.prompt, ...params, ...(exact ? { width, height } : {}) })) {
-      if (NAMES.includes(name)) this.#field(name).value = value;
+      if (!NAMES.includes(name)) continue;
+      this.#field(name).value = value;
+      this.#touched.add(name);
     }
-    one(`input[name=priority][value=${job.priority}]`).checked = true;
+    one(`input[name=priority][value=${job.priority ?? "normal"}]`).checked = true;
     this.#typed(one("#prompt"));
     this.#outputs();
     one("#prompt").focus();
@@ -84,6 +89,11 @@ export class Form {
     this.#wrong(name || "form", problem.detail);
   }
 
+  /** Nothing that was wrong is any more. */
+  forgive() {
+    this.#wrong("form", "");
+  }
+
   /** How many pictures the button would make. */
   count() {
     const pictures = this.pictures.chosen.length * this.#copies();
@@ -95,7 +105,7 @@ export class Form {
   }
 
   #copies() {
-    return Math.min(16, Math.max(1, Number(one("#copies").value) || 1));
+    return Math.min(16, Math.max(1, Math.trunc(Number(one("#copies").value)) || 1));
   }
 
   /** Another model: its ranges and, where nothing was chosen by hand, its defaults. */
@@ -106,7 +116,10 @@ export class Form {
       Object.assign(this.#field(name), { min: least, max: most ?? "" });
     }
     for (const name of ["width", "height"]) Object.assign(this.#field(name), { min: rules.size_multiple, step: rules.size_multiple });
-    one("#sampler").replaceChildren(...(rules.samplers ?? []).map((name) => h("option", { value: name }, name)));
+    const [samplers, sampler] = [rules.samplers ?? [], one("#sampler").value];
+    one("#sampler").replaceChildren(...samplers.map((name) => h("option", { value: name }, name)));
+    if (samplers.includes(sampler)) one("#sampler").value = sampler;
+    else this.#touched.delete("sampler");
     for (const name of ["strength", "num_inference_steps", "guidance_scale", "sampler", "output_format"]) {
       if (!this.#touched.has(name) && rules[name] !== undefined) this.#field(name).value = rules[name];
     }

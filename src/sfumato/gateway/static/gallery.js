@@ -1,5 +1,6 @@
 /** The grid of jobs: a card each, newest first, with more below as one scrolls. */
 
+import { jobs as api } from "./api.js";
 import { announce, h, icon, one, say } from "./dom.js";
 import { ENDED, STATES, ago, reason, standing } from "./words.js";
 
@@ -33,7 +34,9 @@ export class Gallery {
   }
 
   focus(id) {
-    this.#cards.get(id)?.focus();
+    const card = this.#cards.get(id);
+    if (card) card.focus();
+    else one("#gallery").focus();
   }
 
   async #older() {
@@ -79,7 +82,7 @@ export class Gallery {
       }
     }
     this.#changed.clear();
-    one("#empty").hidden = this.#cards.size > 0 || this.#store.more;
+    one("#empty").hidden = this.#cards.size > 0 || this.#store.more || !this.#store.read;
     one("#more").hidden = !this.#store.more;
   }
 
@@ -154,7 +157,7 @@ class Card {
     this.#bar.hidden = !["sending", "running"].includes(job.status);
     if (steps) this.#bar.value = step / steps;
     else this.#bar.removeAttribute("value");
-    this.#show(done ? job.result_url : (job.preview ?? job.before ?? ""));
+    this.#show(done ? api.picture(job) : (job.preview ?? job.before ?? ""));
     this.age();
     const what = `${STATES[job.status]}: ${job.prompt || "no prompt"}, ${job.model_name ?? ""}`;
     if (this.#open.getAttribute("aria-label") !== what) this.#open.setAttribute("aria-label", what);

@@ -6,11 +6,15 @@ import { one, say } from "./dom.js";
 export class KeyDialog {
   #dialog = one("#key");
   #field = one("#key-field");
+  /** Whether somebody was asked for a key and would not give one: then not again until it is wanted. */
+  declined = false;
+  #taken = false;
 
   /** `changed` when there is another key, or none any more. */
   constructor(changed) {
     one("#key-open").addEventListener("click", () => this.#open("Your key", ""));
     one("#key-cancel").addEventListener("click", () => this.#dialog.close());
+    this.#dialog.addEventListener("close", () => (this.declined = !this.#taken));
     one("#key-forget").addEventListener("click", () => this.#take("", changed));
     one("#key-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -36,6 +40,7 @@ export class KeyDialog {
   #open(title, trouble) {
     say(one("#key-title"), title);
     this.#field.value = "";
+    this.#taken = false;
     this.#wrong(trouble);
     this.known();
     this.#dialog.showModal();
@@ -48,6 +53,7 @@ export class KeyDialog {
 
   #take(text, changed) {
     key.set(text);
+    this.#taken = true;
     this.known();
     this.#dialog.close();
     changed();

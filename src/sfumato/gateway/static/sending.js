@@ -1,6 +1,7 @@
 /** Sends pictures, a few at a time, until the service has taken each or said why not. */
 
-import { identity, submit } from "./api.js";
+import { Problem, identity, submit } from "./api.js";
+import { pause } from "./dom.js";
 
 const AT_ONCE = 4;
 const PATIENCE_MS = 120_000;
@@ -33,8 +34,14 @@ export class Sending {
   /** Send again what was refused; should it have been taken after all, it stays one job. */
   again(local) {
     this.#store.update(local, { status: "sending", note: "" });
+    this.#kept.get(local).refused = "";
     this.#waiting.push(local);
     this.#next();
+  }
+
+  /** Send again what was refused for the want of a key. */
+  keyed() {
+    for (const [local, { refused }] of this.#kept) if (refused === "unauthorized") this.again(local);
   }
 
   drop(local) {
@@ -50,6 +57,7 @@ export class Sending {
       this.#store.accepted(local, await this.#send(local));
       this.#kept.delete(local);
     } catch (problem) {
+      this.#kept.get(local).refused = problem.slug;
       this.#store.update(local, { status: "refused", note: problem.detail ?? String(problem) });
       this.#refused(problem);
     } finally {
@@ -66,10 +74,20 @@ export class Sending {
         return await submit(picture, values, identity);
       } catch (problem) {
         if (!problem.passing || Date.now() > until) throw problem;
+        if (problem.slug === "offline") await stillThere(picture);
         this.#store.update(local, { note: `${problem.detail} Sending again …` });
-        await new Promise((resume) => setTimeout(resume, Math.max(wait, 1000 * (problem.retryAfterS ?? 0))));
+        await pause(Math.max(wait, 1000 * (problem.retryAfterS ?? 0)));
         this.#store.update(local, { note: "" });
       }
     }
+  }
+}
+
+/** A browser tells of a file that was moved or changed since it was chosen as of a service that does not answer. */
+async function stillThere(picture) {
+  try {
+    await picture.file.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Problem({ slug: "unreadable", detail: "The file was moved or changed since it was chosen; choose it again." });
   }
 }

@@ -9,7 +9,7 @@ export function asked(job, rules = {}) {
   const usual = { ...rules, negative_prompt: "", seed: undefined };
   const values = { prompt: job.prompt };
   for (const [name, value] of Object.entries({ ...params, ...(exact ? { width, height } : {}) })) {
-    if (value !== usual[name]) values[name] = value;
+    if (value !== usual[name]) values[name] = value; // a seed may be text, see api.js
   }
   if (job.priority && job.priority !== "normal") values.priority = job.priority;
   return values;
@@ -25,7 +25,7 @@ export function curl(job, { base, rules, keys, name }) {
 }
 
 export function client(job, { base, rules, keys, name }) {
-  const values = Object.entries(asked(job, rules)).map(([parameter, value]) => `        ${parameter}=${python(value)},\n`);
+  const values = Object.entries(asked(job, rules)).map(([parameter, value]) => `        ${parameter}=${parameter === "seed" ? value : python(value)},\n`);
   const opened = keys ? `Client(${python(base)}, api_key=os.environ["SFUMATO_API_KEY"])` : `Client(${python(base)})`;
   return `${keys ? "import os\n\n" : ""}from sfumato import Client
 

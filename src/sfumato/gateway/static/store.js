@@ -6,10 +6,12 @@
  */
 
 import { identity, jobs as api } from "./api.js";
+import { pause } from "./dom.js";
 import { ENDED } from "./words.js";
 
 const PAGE = 48;
 const REFRESHED_PAGES = 10;
+const UNSENT = new Set(["sending", "refused"]);
 const GATHER_MS = 250;
 const STATUS = { queued: "queued", returned: "queued", retried: "queued", started: "running" };
 
@@ -18,6 +20,8 @@ export class Store extends EventTarget {
   #filter = { status: "", model_name: "" };
   #next = null;
   #oldest = Infinity;
+  #newest = -Infinity;
+  #removed = new Set();
   #generation = 0;
   #loading = false;
   #gathering = 0;
@@ -33,17 +37,23 @@ export class Store extends EventTarget {
 
   shows(job) {
     const { status, model_name } = this.#filter;
-    const state = job.status === "sending" ? "queued" : job.status === "refused" ? "failed" : job.status;
-    return (!status || state === status) && (!model_name || job.model_name === model_name) && at(job) >= this.#oldest;
+    if (UNSENT.has(job.status)) return true; // nobody but this page has them
+    return (!status || job.status === status) && (!model_name || job.model_name === model_name) && at(job) >= this.#oldest;
+  }
+
+  /** Whether anything was read by now. */
+  get read() {
+    return this.#oldest !== Infinity;
   }
 
   get more() {
     return this.#next !== null;
   }
 
-  /** Forget what was read, for another caller. */
+  /** Forget what was read, for another caller; what could not be sent yet stays. */
   clear() {
-    this.#jobs.clear();
+    for (const job of this.#jobs.values()) if (!UNSENT.has(job.status)) this.#jobs.delete(job.id);
+    this.#removed.clear();
     this.#generation += 1;
     this.#tell("reset");
   }
@@ -53,9 +63,12 @@ export class Store extends EventTarget {
     this.#filter = filter;
     this.#next = null;
     this.#oldest = Infinity;
+    this.#newest = -Infinity;
     this.#generation += 1;
     this.#tell("reset");
-    this.#reach(await this.#read(""));
+    const page = await this.#read("");
+    this.#reach(page);
+    if (page) this.#newest = page.newest;
   }
 
   /** Read the next page of older ones. */
@@ -69,28 +82,51 @@ export class Store extends EventTarget {
     }
   }
 
-  /** Read from the newest on until something known comes: what happened while nobody told of it is in there. */
+  /** Read from the newest on until what was read before: jobs that came meanwhile are in there. */
   async refresh() {
-    if (this.#oldest === Infinity) return this.filter(this.#filter);
-    let cursor = "";
-    for (let pages = 0; pages < REFRESHED_PAGES; pages++) {
-      const page = await this.#read(cursor);
-      if (!page) return;
-      if (page.known) return;
-      if (page.next === null || pages + 1 === REFRESHED_PAGES) return this.#reach(page);
-      cursor = page.next;
+    if (!this.read) return this.filter(this.#filter);
+    const before = this.#newest;
+    let page = await this.#read("");
+    const newest = page?.newest;
+    for (let pages = 1; page && page.next !== null && page.oldest > before; pages++) {
+      // Too far to go on: what lies between is read again as one scrolls.
+      if (pages === REFRESHED_PAGES) return this.#reach(page);
+      page = await this.#read(page.next);
+    }
+    if (page) this.#newest = Math.max(before, newest);
+    if (page?.next === null) this.#reach(page);
+  }
+
+  /** Events were missed for good: also look again at each job that had not ended by then. */
+  async #catchUp() {
+    const under = [...this.#jobs.values()].filter((job) => !ENDED.has(job.status) && !UNSENT.has(job.status));
+    await this.refresh();
+    for (const { id } of under) {
+      if (ENDED.has(this.#jobs.get(id)?.status)) continue;
+      await api.get(id).then(
+        (job) => this.put(job),
+        (problem) => problem.slug === "not-found" && this.remove(id),
+      );
     }
   }
 
-  /** One page; undefined when another filter or another caller came meanwhile. `known`: its last job was known before. */
+  /** One page, however long the service makes one wait; undefined when another filter or caller came meanwhile. */
   async #read(cursor) {
     const generation = this.#generation;
     const query = Object.entries({ ...this.#filter, cursor, limit: PAGE }).filter(([, value]) => value);
-    const { jobs, next } = await api.list(query);
-    if (generation !== this.#generation) return undefined;
-    const known = jobs.length > 0 && this.#jobs.has(jobs.at(-1).id);
-    this.#tell("change", jobs.map((job) => this.#merge(job)));
-    return { next, known, oldest: next === null ? -Infinity : at(jobs.at(-1)) };
+    for (;;) {
+      try {
+        const { jobs, next } = await api.list(query);
+        if (generation !== this.#generation) return undefined;
+        this.#tell("change", jobs.map((job) => this.#merge(job)));
+        const [newest, oldest] = jobs.length ? [at(jobs[0]), at(jobs.at(-1))] : [-Infinity, -Infinity];
+        return { next, newest, oldest: next === null ? -Infinity : oldest };
+      } catch (problem) {
+        if (generation !== this.#generation) return undefined;
+        if (!problem.passing) throw problem;
+        await pause(1000 * Math.max(1, problem.retryAfterS ?? 0));
+      }
+    }
   }
 
   /** The pages read reach so far now. */
@@ -104,7 +140,9 @@ export class Store extends EventTarget {
   /** Begin with a job that is being sent; its id until it has one. */
   begin(job) {
     const id = `local-${identity()}`;
-    this.#jobs.set(id, { id, created_at: new Date().toISOString(), status: "sending", ...job });
+    // First whatever the clocks say.
+    const now = Math.max(Date.now(), this.#newest + 1);
+    this.#jobs.set(id, { id, created_at: new Date(now).toISOString(), status: "sending", ...job });
     this.#tell("change", [id]);
     return id;
   }
@@ -136,14 +174,16 @@ export class Store extends EventTarget {
   }
 
   remove(id) {
+    this.#removed.add(id);
     this.#jobs.delete(id);
     this.#tell("remove", id);
   }
 
   /** Take in an event of the stream. */
   take(kind, data) {
-    if (kind === "open" || kind === "reset") return void this.refresh().catch(() => {});
-    const { job_id: id, ...told } = data;
+    if (kind === "open") return data.resumed ? undefined : void this.refresh().catch(() => {});
+    if (kind === "reset") return void this.#catchUp().catch(() => {});
+    const { job_id: id, resumed: _, ...told } = data;
     if (kind === "final") return this.put({ ...told, id });
     const job = this.#jobs.get(id);
     if (!job) return kind === "queued" ? this.#gather() : undefined;
@@ -163,6 +203,7 @@ export class Store extends EventTarget {
   }
 
   #merge(job) {
+    if (this.#removed.has(job.id)) return job.id;
     const known = this.#jobs.get(job.id);
     // What was read may be older than what was told since.
     const late = known && ENDED.has(known.status) && !ENDED.has(job.status);
@@ -175,7 +216,10 @@ export class Store extends EventTarget {
   }
 }
 
-const begun = (status, { attempt, delivery }) => ({ status, attempt, delivery, progress: null, preview: null });
+const begun = (status, { attempt, delivery }) => ({
+  ...{ status, attempt, delivery, progress: null, preview: null },
+  ...(status === "running" ? { next_attempt_at: null, error: null } : {}),
+});
 
 const at = (job) => Date.parse(job.created_at);
 

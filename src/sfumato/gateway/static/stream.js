@@ -6,7 +6,8 @@
  * browser has six to a host over HTTP/1.1) and asks for no previews; when it is seen again, it is told what it missed.
  */
 
-import { ask } from "./api.js";
+import { ask, parse } from "./api.js";
+import { pause } from "./dom.js";
 
 const SILENT_MS = 40_000; // The service gives a sign of life every 15 s.
 const FIRST_WAIT_MS = 300;
@@ -30,7 +31,7 @@ function eventOf(block) {
     const [, name, value] = /^(\w+): ?(.*)$/.exec(line) ?? [];
     if (name === "event") event.kind = value;
     else if (name === "id") event.id = value;
-    else if (name === "data") event.data = JSON.parse(value);
+    else if (name === "data") event.data = parse(value);
   }
   return event;
 }
@@ -42,7 +43,7 @@ export class Stream {
   #tell;
   #state;
 
-  /** `tell(kind, data)` of each event; `state("live" | "lost")` when the connection comes and goes. */
+  /** `tell(kind, data)` of each event; `state("live" | "lost" | "refused")` as the connection comes and goes. */
   constructor({ tell, state }) {
     this.#tell = tell;
     this.#state = state;
@@ -83,13 +84,16 @@ export class Stream {
         await this.#connect(signal, () => (wait = FIRST_WAIT_MS));
       } catch (problem) {
         if (signal.aborted) return;
-        if (problem.slug === "unauthorized" || problem.slug === "forbidden") return this.stop();
+        if (problem.slug === "unauthorized" || problem.slug === "forbidden") {
+          this.#state("refused");
+          return this.stop();
+        }
         // An id that this service does not know: begin anew.
         if (problem.slug === "invalid-parameters") this.#last = "";
       }
       if (signal.aborted) return;
       this.#state("lost");
-      await new Promise((resume) => setTimeout(resume, wait * (0.75 + Math.random() / 2)));
+      await pause(wait * (0.75 + Math.random() / 2));
       wait = Math.min(2 * wait, LONGEST_WAIT_MS);
     }
   }
@@ -109,12 +113,13 @@ export class Stream {
       const response = await ask("api/events?previews=true", { headers, signal: own.signal, cache: "no-store" });
       connected();
       this.#state("live");
+      const resumed = Boolean(this.#last);
       const parser = new Parser();
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
         alive();
         for (const { kind, id, data } of parser.feed(piece.value)) {
-          if (kind && !signal.aborted) this.#tell(kind, data);
+          if (kind && !signal.aborted) this.#tell(kind, { ...data, resumed });
           if (id) this.#last = id;
         }
       }
