@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -51,9 +52,13 @@ def address(log: Path, service: "subprocess.Popen[bytes]") -> str:
     raise SystemExit(f"`sfumato up` did not get ready:\n{log.read_text()}")
 
 
-def page(url: str) -> str:
+def fetched(url: str) -> bytes:
     with urllib.request.urlopen(url, timeout=30) as answer:
-        return str(answer.read().decode())
+        return bytes(answer.read())
+
+
+def page(url: str) -> str:
+    return fetched(url).decode()
 
 
 def main(command: str, picture: str) -> None:
@@ -63,14 +68,15 @@ def main(command: str, picture: str) -> None:
         service = subprocess.Popen([command, "up", "--port", "0"], stdout=file, stderr=file)
     try:
         url = address(log, service)
-        docs = page(f"{url}/docs")
-        assets = [f"{url}{path}" for path in re.findall(r'(?:src|href)="(/[^"]+)"', docs)]
+        docs, front = page(f"{url}/docs"), page(f"{url}/")
+        named = re.findall(r'(?:src|href)="((?!https?:|data:|#)[^"]+)"', docs + front)
+        assets = sorted({urllib.parse.urljoin(f"{url}/", path) for path in named})
         asked = ["--url", url, "--model", "restyle", "--prompt", "mosaic", "--out", "out", "--json"]
         sent = subprocess.run([command, "submit", picture, *asked], capture_output=True, text=True, check=False)
         told = {
             "outside": reaches_outside(),
-            "assets": {asset: len(page(asset)) for asset in assets if not asset.endswith(".png")},
-            "elsewhere": re.findall(r'(?:src|href)="(https?:[^"]+)"', docs),
+            "assets": {asset: len(fetched(asset)) for asset in assets},
+            "elsewhere": re.findall(r'src="(https?:[^"]+)"|<link[^>]+href="(https?:[^"]+)"', docs + front),
             "version": json.loads(page(f"{url}/api/status"))["version"],
             "openapi": json.loads(page(f"{url}/openapi.json"))["info"]["version"],
             "submit": {"status": sent.returncode, "out": sent.stdout, "err": sent.stderr},

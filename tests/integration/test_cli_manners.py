@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import poll
+
 COMMAND = [sys.executable, "-m", "sfumato"]
 NOBODY = "http://127.0.0.1:9"
 PRINTING = ["--version", "--help", "doctor --port 0", "keys list", "db status", "jobs --help"]
@@ -161,8 +163,34 @@ def test_a_verb_that_looks_makes_no_files_and_says_where_it_looked(verb: str, fo
     assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
 
+def test_looking_for_keys_makes_no_database(tmp_path: Path) -> None:
+    assert shell("sfumato keys list", tmp_path).stdout == "no keys\n"
+    assert "no key in sfumato-data has the prefix" in shell("sfumato keys revoke abcdefgh", tmp_path).stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_job_that_nothing_knows_is_told_with_where_it_was_looked_for(tmp_path: Path) -> None:
     assert shell("sfumato db upgrade --data-dir data", tmp_path).returncode == 0
     done = shell(f"sfumato trace {ID} --data-dir data", tmp_path)
     assert done.returncode == 1
     assert done.stderr.endswith(f"Looked in {tmp_path / 'data'}.\n")
+
+
+def test_an_interrupt_ends_a_simulation_and_its_processes_without_a_trace(tmp_path: Path) -> None:
+    with (tmp_path / "said").open("wb") as said:
+        running = subprocess.Popen(
+            [*COMMAND, "simulate", "--trace", "wave"], cwd=tmp_path, stdout=said, stderr=said, start_new_session=True
+        )
+    poll(lambda: len(_group(running.pid)) > 1, within_s=20)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all of them
+    assert running.wait(20) == 130
+    poll(lambda: not _group(running.pid))
+    assert (tmp_path / "said").read_text().strip().endswith("sfumato: interrupted.")
+    assert "Traceback" not in (tmp_path / "said").read_text()
+
+
+def _group(leader: int) -> list[str]:
+    """The processes that belong to this one's group and live."""
+    found = subprocess.run(["ps", "-eo", "pid,pgid,stat"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in found.splitlines()[1:]]
+    return [pid for pid, group, state in rows if group == str(leader) and not state.startswith("Z")]

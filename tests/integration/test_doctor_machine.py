@@ -211,6 +211,23 @@ def test_a_folder_of_a_newer_version_or_with_a_damaged_database_is_told(doctor: 
     assert any(line.startswith("✗ rows of the jobs: ") and "file is not a database" in line for line in told)
 
 
+def test_a_folder_that_may_not_be_looked_into_is_told(doctor: Doctor, monkeypatch: Environment) -> None:
+    looked = Path.stat
+
+    def denied(path: Path, **how: Any) -> Any:
+        if "shut" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return looked(path, **how)
+
+    monkeypatch.setenv("SFUMATO_DATA_DIR", "shut")
+    monkeypatch.setattr(Path, "stat", denied)
+    told = "\n".join(doctor(status=1))
+    assert "✗ data folder" in told
+    assert "✗ models: shut/models.toml: Permission denied" in told
+    assert "✗ rows of the jobs: shut/rows.sqlite: Permission denied" in told
+    assert "✓ no GPU found" in told
+
+
 def test_packages_that_are_missing_or_too_old_are_told(doctor: Doctor, monkeypatch: Environment) -> None:
     asked = ["numpy>=99", "nosuch-package>=1.2", "rich>=1; sys_platform != 'win32'", "pytest>=99; extra == 'test'"]
     monkeypatch.setattr(metadata, "requires", lambda name: asked)

@@ -10,8 +10,9 @@ import pytest
 
 from sfumato.cli import main
 from tests.fake_service import FakeService, job_json
-from tests.unit.test_cli_docs import VERBS
+from tests.render_cli import verbs
 
+VERBS = dict(verbs())
 DONE, UNKNOWN = "0190b0f0-0000-7000-8000-000000000002", "0190b0f0-0000-7000-8000-0000000000ff"
 WITHOUT = {
     "sfumato up": "it runs until it is stopped and prints log lines alone (SFUMATO_LOG_FORMAT=json)",

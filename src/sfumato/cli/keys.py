@@ -118,9 +118,16 @@ async def _add(settings: "Settings", key: "ApiKey") -> None:
         await store.add(key)
 
 
+def _none_yet(settings: "Settings") -> bool:
+    """Whether there is no database; opening it would make one, and who only looks leaves nothing behind."""
+    return not settings.database_url and not (settings.data_dir / "rows.sqlite").exists()
+
+
 async def _all(settings: "Settings") -> "list[ApiKey]":
     from sfumato.wiring import open_keys
 
+    if _none_yet(settings):
+        return []
     async with open_keys(settings) as store:
         return list((await store.keys()).values())
 
@@ -128,6 +135,8 @@ async def _all(settings: "Settings") -> "list[ApiKey]":
 async def _revoke(settings: "Settings", prefix: str) -> "ApiKey | None":
     from sfumato.wiring import open_keys
 
+    if _none_yet(settings):
+        return None
     async with open_keys(settings) as store:
         return await store.revoke(prefix, time.time())
 

@@ -35,6 +35,9 @@ def of(settings: "Settings") -> Iterator[Finding]:
     except SfumatoError as error:
         yield Finding("bad", "models", error.detail)
         return
+    except OSError as error:
+        yield Finding("bad", "models", f"{error.filename}: {error.strerror}")
+        return
     faults = {model.name: list(_faults(model)) for model in registry}
     if served := [name for name, found in faults.items() if not found]:
         yield Finding("good", f"models {', '.join(served)}")

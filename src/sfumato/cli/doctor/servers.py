@@ -34,12 +34,14 @@ def _rows(settings: "Settings") -> Finding | None:
     from sfumato.storage import schema
 
     file = settings.data_dir / "rows.sqlite"
-    if settings.database_url.get_secret_value() or not file.exists():
-        return None
     try:
+        if settings.database_url.get_secret_value() or not file.exists():
+            return None
         found = asyncio.run(schema.schema_of(file))
     except SfumatoError as error:
         return Finding("bad", "rows of the jobs", error.detail)
+    except OSError as error:
+        return Finding("bad", "rows of the jobs", f"{file}: {error.strerror}")
     if "newer version" in found.advice:
         return Finding("bad", f"database {file}", found.advice)
     # Older ones are brought up by who opens them.

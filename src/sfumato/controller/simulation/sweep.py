@@ -3,6 +3,7 @@
 Some seeds are for choosing a policy's settings, others for judging them.
 """
 
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -146,4 +147,10 @@ def run_all(todo: Sequence[Run], processes: int) -> Iterator[Result]:
         yield from map(run_one, todo)
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(run_one, todo, chunksize=4)
+        # A terminal sends Ctrl-C to the children too, and each would show where it just was. They end what they play.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            results = pool.map(run_one, todo, chunksize=2)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield from results
