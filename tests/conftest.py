@@ -1,5 +1,6 @@
 """Servers that many suites share, each started when the first test asks for it."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,12 @@ from tests.support import passable_folder
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--long` is for `make chaos` and `make fuzz`."""
     parser.addoption("--long", action="store_true", help="kill and count, or fuzz, for many minutes instead of one")
+
+
+def pytest_configure() -> None:
+    """A shell lets what it starts in the background ignore Ctrl-C, and so would every command that tests interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -142,6 +142,7 @@ def test_the_wheel_is_small_and_whole(built: Built) -> None:
 
 def test_every_file_of_the_page_is_in_the_wheel(built: Built) -> None:
     pages = {path.relative_to(ROOT / "src").as_posix() for path in STATIC.rglob("*") if path.is_file()}
+    assert pages
     assert pages <= files_of(built.wheel).keys()
 
 
