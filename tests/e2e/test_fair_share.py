@@ -171,7 +171,8 @@ def test_owners_get_their_weights_and_everybody_is_told_when(crowd: Crowd) -> No
     crowd.key("light", "light")
     crowd.key("plain", "mixed")
     crowd.key("low", "mixed", "--max-priority", "low")
-    sizes = {"low": 8, "plain": 16, "light": 40, "heavy": 40}
+    # Low ones last: while no others of theirs wait, their turns are nobody else's.
+    sizes = {"plain": 16, "low": 8, "light": 40, "heavy": 40}
     dropped = {name: crowd.drop(name, count) for name, count in sizes.items()}
     poll(lambda: foretold(crowd, "heavy", dropped["heavy"][-1]), within_s=10)
     threading.Event().wait(1.5)  # the dispatcher tells once a second how its queue stands
