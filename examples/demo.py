@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         good = [send(url, asked.images, prompt, _folder(asked.out, prompt)) for prompt in PROMPTS]
     sheet = lay_out(asked.images, asked.out)
     sys.stdout.write(f"\nDone in {time.monotonic() - begin:.0f} s; the service is stopped. Look at {sheet}\n")
-    sys.stdout.write("Run it for yourself: .venv/bin/sfumato up, then see http://127.0.0.1:8000/docs\n")
+    sys.stdout.write("Run it for yourself: .venv/bin/sfumato up, then open http://127.0.0.1:8000\n")
     return 0 if all(good) else 1
 
 

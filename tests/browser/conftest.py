@@ -9,8 +9,6 @@ from playwright.sync_api import Browser, Page
 from tests.browser.browsing import chromium, live, opened
 from tests.service import Service
 
-pytestmark = pytest.mark.server
-
 MODELS = """
 [models.restyle]
 

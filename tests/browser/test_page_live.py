@@ -155,7 +155,7 @@ def expect_ended(service: Service, job_id: str) -> None:
     poll(lambda: service.job(job_id)["status"] == "succeeded", within_s=60)
 
 
-def test_the_service_view_follows_workers_and_queues(browser: Browser, page: Page, service: Service) -> None:
+def test_the_service_view_follows_workers_and_queues(browser: Browser, service: Service) -> None:
     with opened(browser, f"{service.url}/#service") as other:
         model = other.locator(".model").filter(has_text="slow")
         expect(model).to_be_visible()
@@ -163,7 +163,7 @@ def test_the_service_view_follows_workers_and_queues(browser: Browser, page: Pag
             load(service, f"load {number}")
         waiting = model.locator("dd").nth(2)
         expect(waiting).not_to_have_text("0", timeout=15_000)
-        shot(other, "service-light")
+        shot(other, "service-busy")
         expect(waiting).to_have_text("0", timeout=60_000)
         expect(model.locator(".state")).to_have_text("ready")
         points = str(model.locator("polyline").get_attribute("points")).split()

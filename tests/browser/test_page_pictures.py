@@ -77,7 +77,7 @@ def test_a_line_between_before_and_after_is_moved_by_keys_and_pointer(page: Page
     assert box is not None
     page.mouse.click(box["x"] + box["width"] * 0.75, box["y"] + box["height"] / 2)
     assert 70 <= int(line.input_value()) <= 80
-    shot(page, "detail-light")
+    shot(page, "compare")
 
 
 def test_what_was_before_is_there_after_the_page_is_loaded_anew(page: Page) -> None:

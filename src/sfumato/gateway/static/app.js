@@ -93,7 +93,7 @@ function filter(wanted, model) {
   store.filter({ status: wanted, model_name: model }).catch((problem) => problem.slug !== "unauthorized" && tell(problem));
 }
 
-async function look(view) {
+function look(view) {
   const seen = view === "#service" ? "service" : "pictures";
   one("#pictures").hidden = seen !== "pictures";
   service.show(seen === "service");

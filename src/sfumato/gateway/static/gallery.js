@@ -82,7 +82,7 @@ export class Gallery {
       }
     }
     this.#changed.clear();
-    one("#empty").hidden = this.#cards.size > 0 || this.#store.more || !this.#store.read;
+    one("#empty").hidden = this.#cards.size > 0 || this.#store.more || !this.#store.listed;
     one("#more").hidden = !this.#store.more;
   }
 

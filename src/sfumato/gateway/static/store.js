@@ -42,7 +42,7 @@ export class Store extends EventTarget {
   }
 
   /** Whether anything was read by now. */
-  get read() {
+  get listed() {
     return this.#oldest !== Infinity;
   }
 
@@ -84,7 +84,7 @@ export class Store extends EventTarget {
 
   /** Read from the newest on until what was read before: jobs that came meanwhile are in there. */
   async refresh() {
-    if (!this.read) return this.filter(this.#filter);
+    if (!this.listed) return this.filter(this.#filter);
     const before = this.#newest;
     let page = await this.#read("");
     const newest = page?.newest;
