@@ -139,3 +139,12 @@ def test_results_go_to_standard_output_and_progress_to_standard_error(url: str, 
     out, err = into_pipes(["jobs", "export", "--format", "jsonl", "--url", url])
     assert out.count(b"\n") == 2
     assert b"jobs" in err
+
+
+def test_a_measurement_moves_nothing_in_a_pipe_and_says_each_thing_in_a_line() -> None:
+    code = "from sfumato.bench.progress import bar\nwith bar() as told:\n    told.tell('the network alone')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=environment(FORCE_COLOR="1"), timeout=30, check=True
+    )
+    assert not MOVES.search(done.stderr)
+    assert b"the network alone" in done.stderr.splitlines()[0]

@@ -47,7 +47,10 @@ class Findings:
             "rows": [asdict(row) for row in self.rows],
             "ceiling": asdict(self.ceiling) if self.ceiling else None,
         }
-        self.json_file.write_text(json.dumps(found, indent=1) + "\n")
+        # Whole or not at all: it may be killed at any moment.
+        part = self.json_file.with_name(f"{self.json_file.name}.part")
+        part.write_text(json.dumps(found, indent=1) + "\n")
+        part.replace(self.json_file)
 
     def table(self) -> Table:
         """As far as it was measured; what is missing stands below."""

@@ -1,5 +1,6 @@
 """What a measurement does now, on standard error: a bar on a terminal, else a line for each thing."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,5 +51,7 @@ class Bar:
 def bar() -> Iterator[Bar]:
     """For as long as something is measured."""
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    # FORCE_COLOR makes a pipe look like a terminal, and nothing may move there.
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty())
+    with Progress(*columns, console=console, transient=True) as progress:
         yield Bar(progress)

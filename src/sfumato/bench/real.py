@@ -103,9 +103,10 @@ def run(
     found = Findings(json_file)
     try:
         with (
-            stopped_after(None if minutes is None else minutes * 60),
             bar() as told,
             tempfile.TemporaryDirectory(prefix="sfumato-bench-") as scratch,
+            # Innermost: nothing rings any more while the gigabytes of the others are removed.
+            stopped_after(None if minutes is None else minutes * 60),
         ):
             _measure(found, architecture, folder, device, requests, minutes, Path(scratch), told)
     except Stopped as stop:

@@ -43,6 +43,8 @@ def stopped_after(seconds: float | None) -> Iterator[None]:
     try:
         yield
     finally:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
         done.set()
         if clock.is_alive():
             clock.join()  # or it rings after the handlers are gone

@@ -1,6 +1,7 @@
 """Plays the simulation and writes what came of it as a table, rows and a plot."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,9 @@ def run(
     """The table to print; rows go to `json_file`, curves to `plot_file`. `scale` shortens every trace."""
     todo = runs(traces, policies, (*CHOOSING, *JUDGING), scale)
     played = run_all(todo, processes or os.cpu_count() or 1)
-    results = list(track(played, "simulating", total=len(todo), console=Console(stderr=True), transient=True))
+    # FORCE_COLOR makes a pipe look like a terminal, and nothing may move there.
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty())
+    results = list(track(played, "simulating", total=len(todo), console=console, transient=True))
     verdicts, found = judge(results), rows(results)
     if json_file is not None:
         write(found, json_file)
