@@ -205,7 +205,7 @@ def test_a_key_is_enough_where_others_reach_the_service(
     assert "✓ others reach 0.0.0.0, so requests need a key, and there is one" in doctor()
 
 
-def test_a_folder_of_a_newer_version_or_with_a_damaged_database_is_told(doctor: Doctor, tmp_path: Path) -> None:
+def test_a_folder_with_a_damaged_database_is_told(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / "rows.sqlite").write_text("no database")
     told = doctor("--data-dir", str(tmp_path), status=1)
     assert any(line.startswith("✗ rows of the jobs: ") and "file is not a database" in line for line in told)

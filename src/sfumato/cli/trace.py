@@ -45,7 +45,7 @@ async def _path(settings: "Settings", job_id: str) -> "JobPath":
     from sfumato.core.errors import NotFound
     from sfumato.inspection.path import path_of
     from sfumato.models.registry import Registry
-    from sfumato.wiring import open_ports
+    from sfumato.wiring import look_at_ports
 
     servers = settings.kafka_servers and settings.s3_bucket and settings.database_url.get_secret_value()
     folder = settings.data_dir.absolute()
@@ -53,7 +53,7 @@ async def _path(settings: "Settings", job_id: str) -> "JobPath":
         # Opening the ports would make files there, and find nothing in them.
         raise NotFound(f"no service ever ran on the folder {folder}; name the service's own with --data-dir.")
     models = [model.slug for model in Registry.load(settings.models_file, settings.last_models_file)]
-    async with open_ports(settings) as ports:
+    async with look_at_ports(settings) as ports:
         try:
             return await path_of(job_id, ports, models)
         except NotFound as error:

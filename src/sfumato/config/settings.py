@@ -286,9 +286,14 @@ class Settings(BaseSettings):
             return False
 
     @property
+    def rows_file(self) -> Path:
+        """The SQLite file of the job rows, where no server has them."""
+        return self.data_dir / "rows.sqlite"
+
+    @property
     def rows_address(self) -> str | Path:
         """Where the job rows are: the address of a PostgreSQL database, or an SQLite file."""
-        return self.database_url.get_secret_value() or self.data_dir / "rows.sqlite"
+        return self.database_url.get_secret_value() or self.rows_file
 
     @property
     def models_file(self) -> Path:
