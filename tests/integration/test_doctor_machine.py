@@ -130,9 +130,7 @@ def test_a_driver_that_does_not_answer_is_told(
     )
 
 
-def test_a_backend_without_its_packages_is_told_with_the_extra(
-    doctor: Doctor, tmp_path: Path, monkeypatch: Environment
-) -> None:
+def write_diffusers_model(tmp_path: Path) -> None:
     parts = {
         "model_index.json": {"_class_name": "StableDiffusionPipeline"},
         "unet/config.json": {"sample_size": 64},
@@ -144,10 +142,26 @@ def test_a_backend_without_its_packages_is_told_with_the_extra(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(said))
     (tmp_path / "sfumato-data" / "models.toml").write_text(DIFFUSERS)
+
+
+def test_a_backend_without_its_packages_is_told_with_the_extra(
+    doctor: Doctor, tmp_path: Path, monkeypatch: Environment
+) -> None:
+    write_diffusers_model(tmp_path)
     without(monkeypatch, "torch", "diffusers")
     told = doctor(status=1)
     assert "✓ models restyle" in told
     assert "✗ model ours: backend diffusers needs torch, diffusers: pip install 'sfumato[diffusers]'" in told
+
+
+def test_a_model_with_loras_needs_what_adds_them(doctor: Doctor, tmp_path: Path, monkeypatch: Environment) -> None:
+    write_diffusers_model(tmp_path)
+    models, lora = tmp_path / "sfumato-data" / "models.toml", tmp_path / "sfumato-data" / "style.safetensors"
+    lora.write_bytes(b"\x02" + bytes(7) + b"{}")
+    without(monkeypatch, "peft")
+    assert "✓ models restyle, ours" in doctor()
+    models.write_text(f"{DIFFUSERS}loras = [{{ path = 'style.safetensors' }}]\n")
+    assert "✗ model ours: backend diffusers needs peft: pip install 'sfumato[diffusers]'" in doctor(status=1)
 
 
 @pytest.mark.parametrize("kept", [0, 1000])

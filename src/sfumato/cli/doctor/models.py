@@ -19,6 +19,7 @@ NEEDED: Final = {
     "simulated": (),
 }
 """Backend → the packages that it imports."""
+FOR_LORAS: Final = ("peft",)
 INSTALLED_BY: Final = {"onnx": "sfumato", "diffusers": "'sfumato[diffusers]'"}
 
 
@@ -50,7 +51,8 @@ def of(settings: "Settings") -> Iterator[Finding]:
 def _faults(model: "Model") -> Iterator[str]:
     from sfumato.models.weights import troubles_of_model
 
-    missing = [name for name in NEEDED[model.backend] if importlib.util.find_spec(name) is None]
+    needed = (*NEEDED[model.backend], *(FOR_LORAS if model.loras else ()))
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         yield f"backend {model.backend} needs {', '.join(missing)}: pip install {INSTALLED_BY[model.backend]}"
     yield from troubles_of_model(model)
