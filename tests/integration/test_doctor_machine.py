@@ -13,6 +13,7 @@ import pytest
 from sfumato.cli import main
 from sfumato.cli.doctor import machine
 from sfumato.models.model import FOLDER
+from sfumato.supervisor import pool
 
 Doctor = Callable[..., list[str]]
 Environment = pytest.MonkeyPatch
@@ -25,7 +26,7 @@ def doctor(tmp_path: Path, monkeypatch: Environment, capsys: pytest.CaptureFixtu
     """Lines that `doctor` says; no GPU and no variable of ours is there at first."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(machine, "DEVICES", tmp_path / "no-devices")
+    monkeypatch.setattr(pool, "GPUS", tmp_path / "no-devices")
 
     def examine(*words: str, status: int = 0) -> list[str]:
         assert main(["doctor", "--port", "0", *words]) == status
@@ -77,13 +78,20 @@ def test_a_gpu_is_told_with_its_memory(
     assert gpus == ["✓ GPU NVIDIA H100 80GB HBM3, 81559 MiB, driver 575.57.08"] * 2
 
 
+@pytest.mark.parametrize("variable", ["SFUMATO_GPUS", "CUDA_VISIBLE_DEVICES"])
+@pytest.mark.parametrize(("value", "said"), [("", "empty"), ("-1", "-1"), ("NoDevFiles", "NoDevFiles")])
 def test_gpus_that_are_not_to_be_used_are_not_asked(
-    doctor: Doctor, nvidia_smi: Callable[[str], None], monkeypatch: Environment
+    doctor: Doctor,
+    nvidia_smi: Callable[[str], None],
+    monkeypatch: Environment,
+    variable: str,
+    value: str,
+    said: str,
 ) -> None:
     nvidia_smi(NVIDIA)
-    monkeypatch.setenv("SFUMATO_GPUS", "")
+    monkeypatch.setenv(variable, value)
     assert [line for line in doctor() if "GPU" in line] == [
-        "✓ no GPU is to be used (SFUMATO_GPUS or CUDA_VISIBLE_DEVICES is empty)"
+        f"✓ no GPU is to be used (SFUMATO_GPUS or CUDA_VISIBLE_DEVICES is {said})"
     ]
 
 
@@ -99,15 +107,18 @@ def test_a_torch_that_can_not_use_the_gpu_is_a_warning_until_a_model_needs_it(
     doctor: Doctor,
     nvidia_smi: Callable[[str], None],
     torch: Callable[[str], None],
-    monkeypatch: Environment,
+    tmp_path: Path,
     answer: str,
     said: str,
 ) -> None:
     nvidia_smi(NVIDIA)
     torch(answer)
     assert any(line.startswith(f"! {said}") for line in doctor())
-    monkeypatch.setattr(machine, "_wants_torch", lambda settings: True)
+    write_diffusers_model(tmp_path)
     assert any(line.startswith(f"✗ {said}") for line in doctor(status=1))
+    models = tmp_path / "sfumato-data" / "models.toml"
+    models.write_text(f"{DIFFUSERS}device = 'cpu'\n")
+    assert any(line.startswith(f"! {said}") for line in doctor())
 
 
 def test_a_torch_that_uses_the_gpu_is_told(

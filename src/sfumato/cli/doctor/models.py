@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sfumato.config import Settings
     from sfumato.models.registry import Model
 
-__all__ = ["of"]
+__all__ = ["listed", "of"]
 
 NEEDED: Final = {
     "onnx": ("onnxruntime", "tokenizers"),
@@ -46,6 +46,16 @@ def of(settings: "Settings") -> Iterator[Finding]:
         yield from (Finding("bad", f"model {name}", advice) for advice in found)
     for name, trouble in registry.troubles.items():
         yield Finding("bad", f"model {name}", trouble)
+
+
+def listed(settings: "Settings") -> "list[Model]":
+    """The models of the list; none where it can't be read, which `of` tells."""
+    from sfumato.models.registry import Registry
+
+    try:
+        return list(Registry.read(settings.models_file))
+    except (SfumatoError, OSError):
+        return []
 
 
 def _faults(model: "Model") -> Iterator[str]:
