@@ -265,6 +265,22 @@ def test_packages_that_are_missing_or_too_old_are_told(doctor: Doctor, monkeypat
     assert f"✓ Python {python} with the packages that are needed" in doctor()
 
 
+def test_traces_that_nothing_sends_are_told_where_their_api_alone_is_there(
+    doctor: Doctor, monkeypatch: Environment
+) -> None:
+    monkeypatch.setenv("SFUMATO_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    assert not any(line.startswith("! no traces") for line in doctor())
+    installed = metadata.version
+
+    def api_alone(name: str) -> str:
+        if name == "opentelemetry-exporter-otlp-proto-http":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(metadata, "version", api_alone)
+    assert "! no traces are sent to SFUMATO_OTLP_ENDPOINT: pip install 'sfumato[otel]'" in doctor()
+
+
 def test_findings_as_json_are_one_object(doctor: Doctor, monkeypatch: Environment) -> None:
     monkeypatch.setenv("SFUMATO_PROT", "9000")
     (line,) = doctor("--json")

@@ -27,9 +27,8 @@ def of(settings: "Settings") -> Iterator[Finding]:
     """The list, and each model that can't be served from it."""
     from sfumato.models.registry import Registry
 
-    if settings.models is not None and not settings.models.is_file():
-        advice = f"SFUMATO_MODELS: there is no file {settings.models}; make it, or leave the setting out"
-        yield Finding("bad", "models", advice)
+    if trouble := settings.trouble_with_models:
+        yield Finding("bad", "models", trouble)
         return
     try:
         registry = Registry.read(settings.models_file)
