@@ -90,9 +90,8 @@ async def look_at_ports(settings: Settings) -> AsyncIterator[Ports]:
         database = await stack.enter_async_context(Database.look(settings.rows_address))
         names = [] if settings.s3_bucket else ["outcomes.sqlite"]
         names += [] if settings.kafka_servers else ["queue.sqlite", "events.sqlite"]
-        folder = settings.data_dir.absolute()
-        if missing := [name for name in names if not (folder / name).exists()]:
-            raise NotFound(f"no service ever ran on the folder {folder}: it has no {', '.join(missing)}.")
+        if missing := [name for name in names if not (settings.data_dir / name).exists()]:
+            raise NotFound(f"nothing is known of any job: no service ever made {', '.join(missing)}.")
         yield await _ports(settings, stack, database)
 
 

@@ -51,11 +51,11 @@ async def _path(settings: "Settings", job_id: str) -> "JobPath":
     servers = settings.kafka_servers and settings.s3_bucket and settings.database_url.get_secret_value()
     see_that_a_service_ran(settings, elsewhere=servers)
     models = [model.slug for model in Registry.load(settings.models_file, settings.last_models_file)]
-    async with look_at_ports(settings) as ports:
-        try:
+    try:
+        async with look_at_ports(settings) as ports:
             return await path_of(job_id, ports, models)
-        except NotFound as error:
-            raise error if servers else NotFound(f"{error.detail} Looked in {settings.data_dir.absolute()}.") from error
+    except NotFound as error:
+        raise error if servers else NotFound(f"{error.detail} Looked in {settings.data_dir.absolute()}.") from error
 
 
 def _lines(path: "JobPath") -> Iterator[str]:
