@@ -145,8 +145,9 @@ def test_a_schema_that_is_not_ours_is_told_with_what_to_do(
 def test_a_folder_with_nothing_but_keys_has_no_path_of_a_job(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     current(folder / "rows.sqlite")
     assert main(["trace", ID]) == 1
-    assert capsys.readouterr().err.startswith(
-        f"sfumato: no service ever ran on the folder {folder}: it has no outcomes"
+    assert capsys.readouterr().err == (
+        "sfumato: nothing is known of any job: no service ever made outcomes.sqlite, queue.sqlite, events.sqlite. "
+        f"Looked in {folder}.\n"
     )
 
 
