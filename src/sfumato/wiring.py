@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sfumato.config import Settings
-from sfumato.core.errors import SfumatoError, TransientError, UnusableStore
+from sfumato.core.errors import NotFound, SfumatoError, TransientError, UnusableStore
 from sfumato.core.history import JobPurge
 from sfumato.core.keys import KeyStore, RateCounter
 from sfumato.core.ports import BlobLinks, Blobs, BlobSweep, Broker, JobRecorder, JobRows, Outcomes
@@ -28,6 +28,8 @@ __all__ = [
     "Ports",
     "ScalingStore",
     "check_logs",
+    "look_at_keys",
+    "look_at_ports",
     "open_counter",
     "open_keys",
     "open_ports",
@@ -73,12 +75,24 @@ async def open_ports(settings: Settings) -> AsyncIterator[Ports]:
         SfumatoError: a folder or a server can't be used; the message says why.
     """
     async with AsyncExitStack() as stack:
-        blobs, outcomes = await _objects(settings, stack)
-        database = await stack.enter_async_context(_database(settings))
-        broker = _broker(settings)
-        stack.push_async_callback(broker.close)
-        rows, scaling, keys = SqlJobs(database), SqlScaling(database), SqlKeys(database)
-        yield Ports(broker, blobs, outcomes, rows, scaling, keys, SqlWebhooks(database), SqlOutbox(database))
+        yield await _ports(settings, stack, await stack.enter_async_context(_database(settings)))
+
+
+@asynccontextmanager
+async def look_at_ports(settings: Settings) -> AsyncIterator[Ports]:
+    """As `open_ports`, for who only reads: the rows are taken as they are, and no file is made that is missing.
+
+    Raises:
+        NotFound: a file is missing in `settings.data_dir` that every service makes there.
+        SfumatoError: a folder or a server can't be used, or the rows' schema is not that of this version.
+    """
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database.look(settings.rows_address))
+        names = [] if settings.s3_bucket else ["outcomes.sqlite"]
+        names += [] if settings.kafka_servers else ["queue.sqlite", "events.sqlite"]
+        if missing := [name for name in names if not (settings.data_dir / name).exists()]:
+            raise NotFound(f"nothing is known of any job: no service ever made {', '.join(missing)}.")
+        yield await _ports(settings, stack, database)
 
 
 @asynccontextmanager
@@ -100,6 +114,17 @@ async def open_keys(settings: Settings) -> AsyncIterator[KeyStore]:
         SfumatoError: the database can't be used; the message says why.
     """
     async with _database(settings) as database:
+        yield SqlKeys(database)
+
+
+@asynccontextmanager
+async def look_at_keys(settings: Settings) -> AsyncIterator[KeyStore]:
+    """The keys, alone, for who only reads them: the database is taken as it is, and nothing is made.
+
+    Raises:
+        SfumatoError: the database can't be used, is empty, or its schema is not that of this version.
+    """
+    async with Database.look(settings.rows_address) as database:
         yield SqlKeys(database)
 
 
@@ -208,6 +233,14 @@ async def _trouble_of(question: Coroutine[Any, Any, object]) -> str:
     return ""
 
 
+async def _ports(settings: Settings, stack: AsyncExitStack, database: Database) -> Ports:
+    blobs, outcomes = await _objects(settings, stack)
+    broker = _broker(settings)
+    stack.push_async_callback(broker.close)
+    rows, scaling, keys = SqlJobs(database), SqlScaling(database), SqlKeys(database)
+    return Ports(broker, blobs, outcomes, rows, scaling, keys, SqlWebhooks(database), SqlOutbox(database))
+
+
 async def _objects(settings: Settings, stack: AsyncExitStack) -> tuple[ObjectStore, Outcomes]:
     place = settings.s3_place
     # Imported late: what is not used need not be installed, nor be waited for at each start.
@@ -226,7 +259,7 @@ async def _objects(settings: Settings, stack: AsyncExitStack) -> tuple[ObjectSto
 
 def _database(settings: Settings) -> AbstractAsyncContextManager[Database]:
     url = settings.database_url.get_secret_value()
-    return Database.connect(url) if url else Database.open(settings.data_dir / "rows.sqlite")
+    return Database.connect(url) if url else Database.open(settings.rows_file)
 
 
 def _broker(settings: Settings) -> Broker:

@@ -8,6 +8,8 @@ import pytest
 
 from sfumato.cli import main
 from sfumato.cli.doctor import place
+from sfumato.config import load_settings
+from sfumato.supervisor.place import LEAST_FREE_BYTES, CannotStart, taken
 
 
 class Healthy(BaseHTTPRequestHandler):
@@ -81,6 +83,17 @@ def test_a_port_on_which_a_service_answers_is_as_it_should_be(
     assert f"✓ port {server.server_port} on 127.0.0.1: a service answers there" in capsys.readouterr().out
 
 
+def test_a_service_that_listens_everywhere_is_asked_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SFUMATO_HOST", "0.0.0.0")  # noqa: S104
+    monkeypatch.setenv("SFUMATO_AUTH", "open")
+    with HTTPServer(("0.0.0.0", 0), Healthy) as server:  # noqa: S104
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert examine(tmp_path, server.server_port) == 0
+    assert f"✓ port {server.server_port} on 0.0.0.0: a service answers there" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no folder here that nobody can write into")
 def test_a_data_folder_that_cannot_be_made_is_told(port: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert examine(Path("/proc/foo"), port) == 1
@@ -110,10 +123,28 @@ def test_a_model_whose_folder_is_gone_is_told_beside_the_others(
     assert told.err == ""
 
 
-def test_a_full_disk_is_told(
-    tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("free", "said", "status"),
+    [
+        (place.ENOUGH_BYTES, "✓ 1.0 GiB of disk free\n", 0),
+        (place.ENOUGH_BYTES - 1, "! 1023 MiB of disk free: free some", 0),
+        (LEAST_FREE_BYTES, "! 64 MiB of disk free: free some", 0),
+        (LEAST_FREE_BYTES - 1, "✗ 63 MiB of disk free: a service starts from 64 MiB; free some", 1),
+    ],
+)
+def test_a_disk_that_is_full_for_a_service_is_told_and_one_that_soon_will_be(
+    tmp_path: Path,
+    port: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    said: str,
+    status: int,
 ) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=place.ENOUGH_BYTES // 2)
+    usage = shutil.disk_usage(tmp_path)._replace(free=free)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    assert examine(tmp_path, port) == 1
-    assert "✗ 0.5 GiB of disk free" in capsys.readouterr().out
+    assert examine(tmp_path, port) == status
+    assert said in capsys.readouterr().out
+    if status:
+        with pytest.raises(CannotStart, match="64 are needed"), taken(load_settings(data_dir=tmp_path)):
+            pass

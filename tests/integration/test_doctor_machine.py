@@ -13,6 +13,7 @@ import pytest
 from sfumato.cli import main
 from sfumato.cli.doctor import machine
 from sfumato.models.model import FOLDER
+from sfumato.supervisor import pool
 
 Doctor = Callable[..., list[str]]
 Environment = pytest.MonkeyPatch
@@ -25,7 +26,7 @@ def doctor(tmp_path: Path, monkeypatch: Environment, capsys: pytest.CaptureFixtu
     """Lines that `doctor` says; no GPU and no variable of ours is there at first."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(machine, "DEVICES", tmp_path / "no-devices")
+    monkeypatch.setattr(pool, "GPUS", tmp_path / "no-devices")
 
     def examine(*words: str, status: int = 0) -> list[str]:
         assert main(["doctor", "--port", "0", *words]) == status
@@ -77,13 +78,20 @@ def test_a_gpu_is_told_with_its_memory(
     assert gpus == ["✓ GPU NVIDIA H100 80GB HBM3, 81559 MiB, driver 575.57.08"] * 2
 
 
+@pytest.mark.parametrize("variable", ["SFUMATO_GPUS", "CUDA_VISIBLE_DEVICES"])
+@pytest.mark.parametrize(("value", "said"), [("", "empty"), ("-1", "-1"), ("NoDevFiles", "NoDevFiles")])
 def test_gpus_that_are_not_to_be_used_are_not_asked(
-    doctor: Doctor, nvidia_smi: Callable[[str], None], monkeypatch: Environment
+    doctor: Doctor,
+    nvidia_smi: Callable[[str], None],
+    monkeypatch: Environment,
+    variable: str,
+    value: str,
+    said: str,
 ) -> None:
     nvidia_smi(NVIDIA)
-    monkeypatch.setenv("SFUMATO_GPUS", "")
+    monkeypatch.setenv(variable, value)
     assert [line for line in doctor() if "GPU" in line] == [
-        "✓ no GPU is to be used (SFUMATO_GPUS or CUDA_VISIBLE_DEVICES is empty)"
+        f"✓ no GPU is to be used (SFUMATO_GPUS or CUDA_VISIBLE_DEVICES is {said})"
     ]
 
 
@@ -99,15 +107,18 @@ def test_a_torch_that_can_not_use_the_gpu_is_a_warning_until_a_model_needs_it(
     doctor: Doctor,
     nvidia_smi: Callable[[str], None],
     torch: Callable[[str], None],
-    monkeypatch: Environment,
+    tmp_path: Path,
     answer: str,
     said: str,
 ) -> None:
     nvidia_smi(NVIDIA)
     torch(answer)
     assert any(line.startswith(f"! {said}") for line in doctor())
-    monkeypatch.setattr(machine, "_wants_torch", lambda settings: True)
+    write_diffusers_model(tmp_path)
     assert any(line.startswith(f"✗ {said}") for line in doctor(status=1))
+    models = tmp_path / "sfumato-data" / "models.toml"
+    models.write_text(f"{DIFFUSERS}device = 'cpu'\n")
+    assert any(line.startswith(f"! {said}") for line in doctor())
 
 
 def test_a_torch_that_uses_the_gpu_is_told(
@@ -130,9 +141,7 @@ def test_a_driver_that_does_not_answer_is_told(
     )
 
 
-def test_a_backend_without_its_packages_is_told_with_the_extra(
-    doctor: Doctor, tmp_path: Path, monkeypatch: Environment
-) -> None:
+def write_diffusers_model(tmp_path: Path) -> None:
     parts = {
         "model_index.json": {"_class_name": "StableDiffusionPipeline"},
         "unet/config.json": {"sample_size": 64},
@@ -144,10 +153,26 @@ def test_a_backend_without_its_packages_is_told_with_the_extra(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(said))
     (tmp_path / "sfumato-data" / "models.toml").write_text(DIFFUSERS)
+
+
+def test_a_backend_without_its_packages_is_told_with_the_extra(
+    doctor: Doctor, tmp_path: Path, monkeypatch: Environment
+) -> None:
+    write_diffusers_model(tmp_path)
     without(monkeypatch, "torch", "diffusers")
     told = doctor(status=1)
     assert "✓ models restyle" in told
     assert "✗ model ours: backend diffusers needs torch, diffusers: pip install 'sfumato[diffusers]'" in told
+
+
+def test_a_model_with_loras_needs_what_adds_them(doctor: Doctor, tmp_path: Path, monkeypatch: Environment) -> None:
+    write_diffusers_model(tmp_path)
+    models, lora = tmp_path / "sfumato-data" / "models.toml", tmp_path / "sfumato-data" / "style.safetensors"
+    lora.write_bytes(b"\x02" + bytes(7) + b"{}")
+    without(monkeypatch, "peft")
+    assert "✓ models restyle, ours" in doctor()
+    models.write_text(f"{DIFFUSERS}loras = [{{ path = 'style.safetensors' }}]\n")
+    assert "✗ model ours: backend diffusers needs peft: pip install 'sfumato[diffusers]'" in doctor(status=1)
 
 
 @pytest.mark.parametrize("kept", [0, 1000])
@@ -205,7 +230,7 @@ def test_a_key_is_enough_where_others_reach_the_service(
     assert "✓ others reach 0.0.0.0, so requests need a key, and there is one" in doctor()
 
 
-def test_a_folder_of_a_newer_version_or_with_a_damaged_database_is_told(doctor: Doctor, tmp_path: Path) -> None:
+def test_a_folder_with_a_damaged_database_is_told(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / "rows.sqlite").write_text("no database")
     told = doctor("--data-dir", str(tmp_path), status=1)
     assert any(line.startswith("✗ rows of the jobs: ") and "file is not a database" in line for line in told)
@@ -238,6 +263,22 @@ def test_packages_that_are_missing_or_too_old_are_told(doctor: Doctor, monkeypat
     python = ".".join(map(str, sys.version_info[:3]))
     monkeypatch.setattr(metadata, "requires", lambda name: ["rich>=1"])
     assert f"✓ Python {python} with the packages that are needed" in doctor()
+
+
+def test_traces_that_nothing_sends_are_told_where_their_api_alone_is_there(
+    doctor: Doctor, monkeypatch: Environment
+) -> None:
+    monkeypatch.setenv("SFUMATO_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    assert not any(line.startswith("! no traces") for line in doctor())
+    installed = metadata.version
+
+    def api_alone(name: str) -> str:
+        if name == "opentelemetry-exporter-otlp-proto-http":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(metadata, "version", api_alone)
+    assert "! no traces are sent to SFUMATO_OTLP_ENDPOINT: pip install 'sfumato[otel]'" in doctor()
 
 
 def test_findings_as_json_are_one_object(doctor: Doctor, monkeypatch: Environment) -> None:

@@ -1,8 +1,11 @@
 """A file of weights that was cut short is found by its header, for any length it may have been cut to."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from sfumato.models.model import FOLDER
@@ -84,3 +87,46 @@ def test_a_diffusers_model_whose_shard_is_missing_names_it(tmp_path: Path) -> No
     (unet / name.replace("00001", "00002")).write_bytes(safetensors(10)[:-1])
     (told,) = troubles_of_model(model)
     assert "00002-of-00002.safetensors is cut short" in told
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"[]", b"\xff"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+        "vae_decoder/config.json",
+        "scheduler/scheduler_config.json",
+    ],
+)
+def test_what_an_onnx_model_is_read_with_must_be_there_and_whole(tmp_path: Path, name: str, content: bytes) -> None:
+    shutil.copytree(FOLDER, tmp_path / "ours")
+    (model,) = Registry.of("[models.ours]\npath = 'ours'\n", tmp_path / "models.toml")
+    assert troubles_of_model(model) == []
+    file = tmp_path / "ours" / name
+    file.write_bytes(content)
+    assert troubles_of_model(model) == [f"{file} is cut short or no .json file; copy or fetch it again"]
+    file.unlink()
+    assert troubles_of_model(model) == [
+        f"{file} can't be read (No such file or directory); copy or fetch the model again"
+    ]
+
+
+def test_weights_outside_of_an_onnx_file_must_be_beside_it_and_whole(tmp_path: Path) -> None:
+    file, data = tmp_path / "model.onnx", tmp_path / "model.onnx_data"
+    tensors = [onnx.numpy_helper.from_array(np.ones(2_000, np.float32), name) for name in "ab"]
+    graph = onnx.helper.make_graph([], "g", [], [], tensors)
+    onnx.save(onnx.helper.make_model(graph), file, save_as_external_data=True, location=data.name)
+    assert trouble_of(file) == ""
+    data.write_bytes(data.read_bytes()[:-1])
+    assert trouble_of(file) == f"{data} is cut short; copy or fetch it again"
+    data.unlink()
+    assert trouble_of(file) == f"{file} has weights in model.onnx_data, which is not beside it; copy or fetch it again"
+
+
+@pytest.mark.parametrize(
+    ("field", "what"), [(b"\x3a\x02\x2a\x7f", "a tensor longer than its graph"), (b"\x3a\x01\xff", "no field")]
+)
+def test_a_message_whose_parts_do_not_fit_into_it_is_damaged(tmp_path: Path, field: bytes, what: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(field)
+    assert trouble_of(tmp_path / "m.onnx") == f"{tmp_path / 'm.onnx'} is damaged; copy or fetch it again", what

@@ -132,16 +132,12 @@ def purge(
 
 async def _purge(settings: "Settings", which: "EndedQuery", *, dry_run: bool) -> "tuple[int, Purged]":
     from sfumato.cli import show
-    from sfumato.core.errors import NotFound
+    from sfumato.cli.folder import see_that_a_service_ran
     from sfumato.recorder.purge import Purged
     from sfumato.recorder.purge import purge as purge_all
     from sfumato.wiring import open_purge
 
-    servers = settings.s3_bucket and settings.database_url.get_secret_value()
-    folder = settings.data_dir.absolute()
-    if not servers and not any(folder.glob("*.sqlite")):
-        # Opening the stores would make files there, and find nothing in them.
-        raise NotFound(f"no service ever ran on the folder {folder}; name the service's own with --data-dir.")
+    see_that_a_service_ran(settings, elsewhere=settings.s3_bucket and settings.database_url.get_secret_value())
     async with open_purge(settings) as (rows, blobs):
         found, done = await rows.count(which), Purged()
         if not dry_run:

@@ -120,15 +120,15 @@ async def _add(settings: "Settings", key: "ApiKey") -> None:
 
 def _none_yet(settings: "Settings") -> bool:
     """Whether there is no database; opening it would make one, and who only looks leaves nothing behind."""
-    return not settings.database_url and not (settings.data_dir / "rows.sqlite").exists()
+    return not settings.database_url and not settings.rows_file.exists()
 
 
 async def _all(settings: "Settings") -> "list[ApiKey]":
-    from sfumato.wiring import open_keys
+    from sfumato.wiring import look_at_keys
 
     if _none_yet(settings):
         return []
-    async with open_keys(settings) as store:
+    async with look_at_keys(settings) as store:
         return list((await store.keys()).values())
 
 

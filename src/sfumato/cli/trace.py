@@ -42,22 +42,20 @@ def trace(
 
 
 async def _path(settings: "Settings", job_id: str) -> "JobPath":
+    from sfumato.cli.folder import see_that_a_service_ran
     from sfumato.core.errors import NotFound
     from sfumato.inspection.path import path_of
     from sfumato.models.registry import Registry
-    from sfumato.wiring import open_ports
+    from sfumato.wiring import look_at_ports
 
     servers = settings.kafka_servers and settings.s3_bucket and settings.database_url.get_secret_value()
-    folder = settings.data_dir.absolute()
-    if not servers and not any(folder.glob("*.sqlite")):
-        # Opening the ports would make files there, and find nothing in them.
-        raise NotFound(f"no service ever ran on the folder {folder}; name the service's own with --data-dir.")
+    see_that_a_service_ran(settings, elsewhere=servers)
     models = [model.slug for model in Registry.load(settings.models_file, settings.last_models_file)]
-    async with open_ports(settings) as ports:
-        try:
+    try:
+        async with look_at_ports(settings) as ports:
             return await path_of(job_id, ports, models)
-        except NotFound as error:
-            raise error if servers else NotFound(f"{error.detail} Looked in {folder}.") from error
+    except NotFound as error:
+        raise error if servers else NotFound(f"{error.detail} Looked in {settings.data_dir.absolute()}.") from error
 
 
 def _lines(path: "JobPath") -> Iterator[str]:

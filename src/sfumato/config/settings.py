@@ -286,14 +286,26 @@ class Settings(BaseSettings):
             return False
 
     @property
+    def rows_file(self) -> Path:
+        """The SQLite file of the job rows, where no server has them."""
+        return self.data_dir / "rows.sqlite"
+
+    @property
     def rows_address(self) -> str | Path:
         """Where the job rows are: the address of a PostgreSQL database, or an SQLite file."""
-        return self.database_url.get_secret_value() or self.data_dir / "rows.sqlite"
+        return self.database_url.get_secret_value() or self.rows_file
 
     @property
     def models_file(self) -> Path:
         """Where the models are listed; in the data folder the list may be missing, or come later."""
         return self.models or self.data_dir / "models.toml"
+
+    @property
+    def trouble_with_models(self) -> str:
+        """That the list of models which is named is not there, and what to do; "" when it is, or none is named."""
+        if self.models is None or self.models.is_file():
+            return ""
+        return f"SFUMATO_MODELS: there is no file {self.models}; make it, or leave the setting out."
 
     @property
     def last_models_file(self) -> Path:
@@ -342,8 +354,8 @@ def load_settings(**given: object) -> Settings:
         BadSettings: a value is wrong; the message names every wrong variable and what it must be.
     """
     settings = load_settings_before_list(**given)
-    if settings.models is not None and not settings.models.is_file():
-        raise BadSettings(f"SFUMATO_MODELS: there is no file {settings.models}; make it, or leave the setting out.")
+    if trouble := settings.trouble_with_models:
+        raise BadSettings(trouble)
     return settings
 
 

@@ -8,7 +8,8 @@ from typing import Any, Final, Protocol, Self
 from sqlalchemy import Column, ColumnElement, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sfumato.core.errors import SfumatoError, TransientError
+from sfumato.core.errors import SfumatoError, TransientError, UnusableStore
+from sfumato.storage.migrating import refusal
 from sfumato.storage.sqlite import SqliteDialect
 
 __all__ = ["LONG_S", "Database", "Dialect", "connected"]
@@ -93,6 +94,20 @@ class Database:
             await dialect.prepare()
             yield cls(dialect)
 
+    @classmethod
+    @asynccontextmanager
+    async def look(cls, address: str | Path) -> AsyncIterator[Self]:
+        """The database at a URL or a path, to read from as it is: nothing is made, nor migrated.
+
+        Raises:
+            UnusableStore: it can't be opened, is empty, or its schema is not that of this version.
+            TransientError: it does not answer now.
+        """
+        async with connected(address, look=True) as dialect:
+            if why := refusal(await dialect.revision()):
+                raise UnusableStore(f"database {dialect.name}: {why}")
+            yield cls(dialect)
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection for single statements; each sees the latest commit. Raises TransientError."""
@@ -109,8 +124,10 @@ class Database:
 
 
 @asynccontextmanager
-async def connected(address: str | Path) -> AsyncIterator[Dialect]:
+async def connected(address: str | Path, *, look: bool = False) -> AsyncIterator[Dialect]:
     """The dialect of a PostgreSQL database (its URL) or of an SQLite file (its path), closed at the end.
+
+    To `look` is to read alone: an SQLite file and its folder stay as they are.
 
     Raises:
         UnusableStore: this is no such address, or its driver is not installed.
@@ -118,7 +135,7 @@ async def connected(address: str | Path) -> AsyncIterator[Dialect]:
     """
     dialect: Dialect
     if isinstance(address, Path):
-        dialect = SqliteDialect(address)
+        dialect = SqliteDialect(address, look=look)
     else:
         # Not where there is none: its driver is an extra.
         from sfumato.storage.postgres import PostgresDialect

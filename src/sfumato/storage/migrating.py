@@ -11,7 +11,7 @@ from sfumato.storage.tables import REVISION
 if TYPE_CHECKING:
     from alembic.config import Config
 
-__all__ = ["migrate", "refusal", "revision_of"]
+__all__ = ["is_newer", "migrate", "refusal", "revision_of"]
 
 TURN: Final = 7_366_201_641_053_025_601
 """Names the lock that roles which start at once take turns by; any number that nobody else uses will do."""
@@ -53,9 +53,14 @@ def refusal(revision: str | None) -> str:
         return ""
     if revision is None:
         return "it has no tables yet. Make them: sfumato db upgrade"
-    if revision in _known():
+    if not is_newer(revision):
         return f"its schema is old ({revision}; this version needs {REVISION}). Bring it up: sfumato db upgrade"
     return f"a newer version made it ({revision}; this version knows {REVISION}). Install that version again."
+
+
+def is_newer(revision: str | None) -> bool:
+    """Whether a newer version made a database at this migration: it is none of ours."""
+    return revision not in (None, REVISION) and revision not in _known()
 
 
 def _known() -> set[str]:

@@ -5,18 +5,22 @@ from pathlib import Path
 
 from sfumato.core.errors import UnusableStore
 from sfumato.storage.database import Dialect, connected
-from sfumato.storage.migrating import refusal
+from sfumato.storage.migrating import is_newer, refusal
 
 __all__ = ["Schema", "schema_of", "upgrade"]
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A database, the migration it is at (None: nothing was made in it yet), and what to do about it ("": nothing)."""
+    """A database, the migration it is at (None: nothing was made in it yet), and what to do about it ("": nothing).
+
+    `newer`: a newer version made it, so this one can't bring it to its own.
+    """
 
     database: str
     revision: str | None
     advice: str
+    newer: bool = False
 
 
 async def schema_of(address: str | Path) -> Schema:
@@ -26,7 +30,7 @@ async def schema_of(address: str | Path) -> Schema:
         UnusableStore: it can't be opened.
         TransientError: it does not answer now.
     """
-    async with connected(address) as dialect:
+    async with connected(address, look=True) as dialect:
         return await _seen(dialect)
 
 
@@ -48,4 +52,4 @@ async def upgrade(address: str | Path) -> Schema:
 
 async def _seen(dialect: Dialect) -> Schema:
     revision = await dialect.revision()
-    return Schema(dialect.name, revision, refusal(revision))
+    return Schema(dialect.name, revision, refusal(revision), newer=is_newer(revision))

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Column, ColumnElement, Connection, Table, event, exc
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from sfumato.core.errors import TransientError, UnusableStore
 from sfumato.storage.migrating import migrate, revision_of
@@ -25,12 +26,13 @@ class SqliteDialect:
     """The database in the file at `path`.
 
     Reads go on beside writes. Writes of one process wait for each other here, those of several processes in SQLite.
+    With `look` it is only read, and neither it nor its folder is changed by that.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, look: bool = False) -> None:
         self.name = str(path)
         self._path = path
-        self._reading = _engine(path)
+        self._reading = _looking_engine(path) if look else _engine(path)
         self._writing = self._reading.execution_options(**{WRITE: True})
         self._turn = asyncio.Lock()
 
@@ -67,10 +69,15 @@ class SqliteDialect:
         """The migration it is at; None when nothing was made in it yet.
 
         Raises:
-            UnusableStore: this is no SQLite file, or a damaged one.
+            UnusableStore: this is no SQLite file, a damaged one, or one that may not be read.
         """
-        if not self._path.exists():
+        try:
+            # What can't be opened at all is told here: the driver's thread would outlive the loop that asked it.
+            await asyncio.to_thread(lambda: self._path.open("rb").close())
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._unusable(error) from error
         try:
             async with self._reading.connect() as connection:
                 return await connection.run_sync(revision_of)
@@ -122,6 +129,8 @@ class SqliteDialect:
 
 
 def _cause(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(getattr(error, "orig", None) or error)
 
 
@@ -144,6 +153,21 @@ def _engine(path: Path) -> AsyncEngine:
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def _looking_engine(path: Path) -> AsyncEngine:
+    engine = create_async_engine(
+        "sqlite+aiosqlite://", connect_args={"timeout": BUSY_TIMEOUT_S, "uri": True}, poolclass=NullPool
+    )
+
+    def as_it_is(_dialect: object, _record: object, args: list[Any], _named: object) -> None:
+        # Whoever has it open, or was killed, has left a log beside it, which is read too and stays. Without one nothing
+        # changes the file; to SQLite that must be said, or it makes such a log, for reading alone too.
+        log = path.with_name(f"{path.name}-wal")
+        args[:] = [f"{path.absolute().as_uri()}?mode=ro{'' if log.exists() else '&immutable=1'}"]
+
+    event.listen(engine.sync_engine, "do_connect", as_it_is)
     return engine
 
 

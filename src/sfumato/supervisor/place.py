@@ -14,14 +14,25 @@ from pathlib import Path
 
 from sfumato.config import Settings, metrics_shared_in
 from sfumato.core.errors import SfumatoError
+from sfumato.core.keys import KeyStore
 from sfumato.process import show_metrics
 from sfumato.wiring import open_keys
 
-__all__ = ["CannotStart", "address_of", "check_keys", "listen", "say_when_ready", "taken"]
+__all__ = [
+    "LEAST_FREE_BYTES",
+    "CannotStart",
+    "address_of",
+    "check_keys",
+    "has_good_key",
+    "listen",
+    "say_when_ready",
+    "taken",
+]
 
 log = logging.getLogger(__name__)
 
 LEAST_FREE_BYTES = 64 * 1024 * 1024
+"""With less on the disk of its data folder no service starts."""
 READY_WITHIN_S = 60.0
 
 
@@ -97,7 +108,12 @@ def check_keys(settings: Settings) -> None:
 
 async def _has_key(settings: Settings) -> bool:
     async with open_keys(settings) as keys:
-        return any(key.good(time.time()) for key in (await keys.keys()).values())
+        return await has_good_key(keys)
+
+
+async def has_good_key(keys: KeyStore) -> bool:
+    """Whether there is one that lets somebody in now. Raises TransientError."""
+    return any(key.good(time.time()) for key in (await keys.keys()).values())
 
 
 def listen(host: str, port: int) -> socket.socket:

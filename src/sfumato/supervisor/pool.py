@@ -22,7 +22,7 @@ from sfumato.models.registry import Model, Registry, Scaling
 from sfumato.process import NOT_NEEDED, any_set
 from sfumato.supervisor.keeping import STOP_WITHIN_S, Role, Supervisor, of_ours
 
-__all__ = ["Offer", "Pool", "Room", "keep_pool", "prepared", "room_for"]
+__all__ = ["Offer", "Pool", "Room", "gpus_of_driver", "keep_pool", "prepared", "room_for", "takes_gpu"]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Room:
 
     def places(self, models: Sequence[Model]) -> int:
         """Places for these models; GPUs count where one of them could use one."""
-        gpus = len(self.gpus) if any(_takes_gpu(model) for model in models) else 0
+        gpus = len(self.gpus) if any(takes_gpu(model) for model in models) else 0
         return self._places or gpus or self.workers * len(models)
 
     def device(self, place: int) -> tuple[tuple[str, str], ...]:
@@ -54,10 +54,10 @@ class Room:
         return (("CUDA_VISIBLE_DEVICES", self.gpus[place % len(self.gpus)]),) if self.gpus else ()
 
 
-def room_for(settings: Settings, gpus_of: Path = GPUS) -> Room:
+def room_for(settings: Settings, gpus_of: Path | None = None) -> Room:
     """What this host has for workers, as the settings say or the NVIDIA driver tells in `gpus_of`."""
     if settings.gpus is None:
-        gpus = [str(number) for number, _ in enumerate(gpus_of.iterdir())] if gpus_of.is_dir() else []
+        gpus = gpus_of_driver(gpus_of)
     else:
         # As CUDA reads it: what is no device ends the list.
         named = [each.strip() for each in settings.gpus.split(",")]
@@ -66,7 +66,14 @@ def room_for(settings: Settings, gpus_of: Path = GPUS) -> Room:
     return Room(settings.places, workers, gpus)
 
 
-def _takes_gpu(model: Model) -> bool:
+def gpus_of_driver(folder: Path | None = None) -> list[str]:
+    """The GPUs that the NVIDIA driver tells in its folder, as CUDA numbers them."""
+    folder = folder or GPUS
+    return [str(number) for number, _ in enumerate(folder.iterdir())] if folder.is_dir() else []
+
+
+def takes_gpu(model: Model) -> bool:
+    """Whether a worker of this model works on a GPU where there is one."""
     return model.backend == "diffusers" and model.device != "cpu"
 
 

@@ -51,7 +51,7 @@ def findings(settings: "Settings") -> Iterator[Finding]:
     yield from models.of(settings)
     yield from servers.of(settings)
     yield from place.ports(settings)
-    yield from machine.packages(settings)
+    yield from machine.packages()
     yield from machine.gpus(settings)
 
 

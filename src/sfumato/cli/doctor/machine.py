@@ -10,18 +10,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sfumato.cli.doctor.finding import Finding, State
-from sfumato.core.errors import SfumatoError
 
 if TYPE_CHECKING:
     from sfumato.config import Settings
 
 __all__ = ["gpus", "packages"]
 
-DEVICES: Final = Path("/proc/driver/nvidia/gpus")
 ASK: Final = ("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
 ASK_WITHIN_S: Final = 20.0
 TORCH_WITHIN_S: Final = 120.0
@@ -29,7 +26,7 @@ ASK_TORCH: Final = "import torch; print(torch.version.cuda or '', torch.cuda.is_
 REQUIREMENT: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^]]*\])?\s*>=\s*(?P<least>[0-9.]+)(?P<when>\s*;.*)?")
 
 
-def packages(settings: "Settings") -> Iterator[Finding]:
+def packages() -> Iterator[Finding]:
     """Python and the packages that this version asks for; those of extras only where they are installed."""
     wrong: list[Finding] = []
     for asked in metadata.requires("sfumato") or []:
@@ -53,8 +50,12 @@ def packages(settings: "Settings") -> Iterator[Finding]:
 
 def gpus(settings: "Settings") -> Iterator[Finding]:
     """The GPUs that there are, and whether torch can use them."""
-    if settings.gpus == "":
-        yield Finding("good", "no GPU is to be used (SFUMATO_GPUS or CUDA_VISIBLE_DEVICES is empty)")
+    from sfumato.cli.doctor.models import listed
+    from sfumato.supervisor.pool import room_for, takes_gpu
+
+    if settings.gpus is not None and not room_for(settings).gpus:
+        said = settings.gpus.strip() or "empty"
+        yield Finding("good", f"no GPU is to be used (SFUMATO_GPUS or CUDA_VISIBLE_DEVICES is {said})")
         return
     found, trouble = _asked()
     if trouble:
@@ -64,12 +65,14 @@ def gpus(settings: "Settings") -> Iterator[Finding]:
     for each in found:
         yield Finding("good", f"GPU {each}")
     if (found or trouble) and importlib.util.find_spec("torch") is not None:
-        yield _torch(wanted=_wants_torch(settings))
+        yield _torch(wanted=any(takes_gpu(model) for model in listed(settings)))
 
 
 def _asked() -> tuple[list[str], str]:
     """One line for each GPU; and why there is none although there is a device."""
-    there = DEVICES.is_dir() and any(DEVICES.iterdir())
+    from sfumato.supervisor.pool import gpus_of_driver
+
+    there = bool(gpus_of_driver())
     command = shutil.which("nvidia-smi")
     if command is None:
         return (
@@ -108,16 +111,6 @@ def _torch(*, wanted: bool) -> Finding:
         advice = "the driver may be older than it needs; update the driver, or install a torch for an older CUDA"
         return Finding(fault, f"torch for CUDA {cuda} can't use the GPU", advice)
     return Finding("good", f"torch uses it, with CUDA {cuda}")
-
-
-def _wants_torch(settings: "Settings") -> bool:
-    from sfumato.models.registry import Registry
-
-    try:
-        listed = list(Registry.read(settings.models_file))
-    except SfumatoError:
-        return False
-    return any(model.backend == "diffusers" and model.device != "cpu" for model in listed)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sfumato.config import Settings
     from sfumato.models.registry import Model
 
-__all__ = ["of"]
+__all__ = ["listed", "of"]
 
 NEEDED: Final = {
     "onnx": ("onnxruntime", "tokenizers"),
@@ -19,6 +19,7 @@ NEEDED: Final = {
     "simulated": (),
 }
 """Backend → the packages that it imports."""
+FOR_LORAS: Final = ("peft",)
 INSTALLED_BY: Final = {"onnx": "sfumato", "diffusers": "'sfumato[diffusers]'"}
 
 
@@ -26,9 +27,8 @@ def of(settings: "Settings") -> Iterator[Finding]:
     """The list, and each model that can't be served from it."""
     from sfumato.models.registry import Registry
 
-    if settings.models is not None and not settings.models.is_file():
-        advice = f"SFUMATO_MODELS: there is no file {settings.models}; make it, or leave the setting out"
-        yield Finding("bad", "models", advice)
+    if trouble := settings.trouble_with_models:
+        yield Finding("bad", "models", trouble)
         return
     try:
         registry = Registry.read(settings.models_file)
@@ -47,10 +47,21 @@ def of(settings: "Settings") -> Iterator[Finding]:
         yield Finding("bad", f"model {name}", trouble)
 
 
+def listed(settings: "Settings") -> "list[Model]":
+    """The models of the list; none where it can't be read, which `of` tells."""
+    from sfumato.models.registry import Registry
+
+    try:
+        return list(Registry.read(settings.models_file))
+    except (SfumatoError, OSError):
+        return []
+
+
 def _faults(model: "Model") -> Iterator[str]:
     from sfumato.models.weights import troubles_of_model
 
-    missing = [name for name in NEEDED[model.backend] if importlib.util.find_spec(name) is None]
+    needed = (*NEEDED[model.backend], *(FOR_LORAS if model.loras else ()))
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         yield f"backend {model.backend} needs {', '.join(missing)}: pip install {INSTALLED_BY[model.backend]}"
     yield from troubles_of_model(model)

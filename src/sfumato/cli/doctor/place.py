@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["folders", "ports"]
 
 ENOUGH_BYTES: Final = 1024**3
+"""With less a service starts, and its disk is soon full."""
 ANSWER_WITHIN_S: Final = 2.0
 
 
@@ -53,13 +54,18 @@ def _folder(name: str, folder: Path, advice: str) -> Finding:
 
 
 def _disk(folder: Path) -> Finding:
+    from sfumato.supervisor.place import LEAST_FREE_BYTES
+
     try:
         free = shutil.disk_usage(_nearest(folder)).free
     except OSError as error:
         return Finding("bad", "free disk", f"{folder}: {error.strerror}")
-    enough = free >= ENOUGH_BYTES
-    advice = "" if enough else "free some; pictures are kept for days"
-    return Finding("good" if enough else "bad", f"{free / 1024**3:.1f} GiB of disk free", advice)
+    if free < LEAST_FREE_BYTES:
+        advice = f"a service starts from {LEAST_FREE_BYTES >> 20} MiB; free some, or choose another with --data-dir"
+        return Finding("bad", f"{free >> 20} MiB of disk free", advice)
+    if free < ENOUGH_BYTES:
+        return Finding("warning", f"{free >> 20} MiB of disk free", "free some; pictures are kept for days")
+    return Finding("good", f"{free / 1024**3:.1f} GiB of disk free")
 
 
 def _port(host: str, port: int, option: str, path: str) -> Finding:
@@ -82,11 +88,10 @@ def _answers(host: str, port: int, path: str) -> bool:
     """Whether one of ours says there that it is well, or shows our metrics."""
     import httpx
 
-    # One that listens everywhere is asked here.
-    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - asked, not listened on
+    from sfumato.supervisor.place import address_of
+
     try:
-        url = httpx.URL(scheme="http", host=near, port=port, path=path)
-        said = httpx.get(url, timeout=ANSWER_WITHIN_S, trust_env=False)
+        said = httpx.get(f"{address_of(host, port)}{path}", timeout=ANSWER_WITHIN_S, trust_env=False)
         return "sfumato_" in said.text if path == "/metrics" else bool(said.json() == {"status": "ok"})
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return False

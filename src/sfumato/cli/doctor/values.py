@@ -1,8 +1,8 @@
 """Settings that are right one by one and have no effect, or not the one that was meant, together."""
 
-import importlib.util
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from importlib import metadata
+from typing import TYPE_CHECKING, Final
 
 from sfumato.cli.doctor.finding import Finding
 
@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from sfumato.config import Settings
 
 __all__ = ["of", "strays"]
+
+EXPORTER: Final = "opentelemetry-exporter-otlp-proto-http"
+"""Of the extra otel the part that sends; others bring OpenTelemetry's API with them, which sends nothing."""
 
 
 def strays() -> Iterator[Finding]:
@@ -66,5 +69,9 @@ def _gateway(settings: "Settings") -> Iterator[Finding]:
 
 
 def _tracing(settings: "Settings") -> Iterator[Finding]:
-    if settings.otlp_endpoint and importlib.util.find_spec("opentelemetry") is None:
+    if not settings.otlp_endpoint:
+        return
+    try:
+        metadata.version(EXPORTER)
+    except metadata.PackageNotFoundError:
         yield Finding("warning", "no traces are sent to SFUMATO_OTLP_ENDPOINT", "pip install 'sfumato[otel]'")
