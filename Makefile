@@ -58,7 +58,7 @@ bench: .venv/base ## measure this machine
 	$(BIN)/sfumato bench engine --backend onnx
 
 docs: .venv/docs ## the documentation as a site that needs no network, into out/docs
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo 'Open out/docs/index.html'
 
 DEVICE ?= cpu

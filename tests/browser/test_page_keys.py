@@ -78,6 +78,20 @@ def test_the_key_stays_in_the_tab_and_goes_to_this_service_alone(browser: Browse
         assert page.evaluate("sessionStorage.length") == 0
 
 
+def test_another_key_shows_nothing_of_whose_the_first_was(browser: Browser, guarded: Service) -> None:
+    with opened(browser, guarded.url) as page:
+        give(page, new_key(guarded, "carol"))
+        live(page)
+        taken_sample(page)
+        page.locator("#prompt").fill("for carol, sepia")
+        page.locator("#submit").click()
+        card(page, "for carol, sepia", "succeeded")
+        page.get_by_role("button", name="Key").click()
+        give(page, new_key(guarded, "dave"))
+        expect(page.locator("#empty")).to_be_visible()
+        expect(cards(page)).to_have_count(0)
+
+
 def test_what_a_key_may_not_do_is_said_by_the_job_that_was_not_taken(browser: Browser, guarded: Service) -> None:
     with opened(browser, guarded.url) as page:
         give(page, new_key(guarded, "reader", "--scope", "read"))

@@ -87,6 +87,8 @@ def test_cancel_ends_the_job_and_says_so(sampled: Page, service: Service) -> Non
 
 
 def test_jobs_that_another_program_sends_appear_by_themselves(page: Page, service: Service) -> None:
+    load(service, "from elsewhere, at once")
+    card(page, "from elsewhere, at once", "running")  # and not only when its end is told, which says all of it
     for number in range(3):
         assert post_picture(service.url, picture(), model_name="slow", prompt=f"from elsewhere {number}")[0] == 202
     for number in range(3):

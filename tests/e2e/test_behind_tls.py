@@ -21,9 +21,13 @@ PAGE = ROOT / "docs" / "how-to" / "tls.md"
 NAME = "pictures.example.com"
 
 
-def test_the_page_puts_a_service_behind_a_domain(server_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [True, False], ids=["told its address", "by the door's headers alone"])
+def test_the_page_puts_a_service_behind_a_domain(server_folder: Path, tmp_path: Path, told: bool) -> None:
     make_key, start, check = (block.text for block in blocks(PAGE) if block.language == "sh")
     settings = dict(re.findall(r"^export (\w+)=(\S+)", start, re.MULTILINE))
+    address = settings["SFUMATO_PUBLIC_URL"]
+    if not told:
+        del settings["SFUMATO_PUBLIC_URL"]
     secure, plain = free_ports(2)
     with Service(tmp_path, models=None, environment=settings) as service:
         reader = Reader(tmp_path, service, {})
@@ -35,6 +39,7 @@ def test_the_page_puts_a_service_behind_a_domain(server_folder: Path, tmp_path: 
             metrics = reader.type("curl -s -o told -w '%{http_code}' " + f"https://{NAME}/metrics")
             unsafe = reader.type(f"curl -s -w '%{{redirect_url}}' -o told -H 'Host: {NAME}' 127.0.0.1:{plain}/docs")
 
+    assert address == f"https://{NAME}"
     assert f'"result_url":"https://{NAME}/api/jobs/' in accepted
     assert '"status":401' in refused
     assert metrics == "404"

@@ -17,7 +17,8 @@ PRINTING = ["--version", "--help", "doctor --port 0", "keys list", "db status", 
 def shell(line: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     """A line for bash in which `sfumato` is the command."""
     function = f'sfumato() {{ {sys.executable} -m sfumato "$@"; }}\n{line}'
-    ours = dict(os.environ) | environment  # noqa: TID251 - the child's, handed through
+    # Unbuffered, which some environments ask for, nothing is left to be written at the end.
+    ours = dict(os.environ) | {"PYTHONUNBUFFERED": ""} | environment  # noqa: TID251 - the child's, handed through
     return subprocess.run(
         ["bash", "-c", function], cwd=folder, env=ours, capture_output=True, text=True, timeout=60, check=False
     )

@@ -101,15 +101,32 @@ def test_nothing_is_offered_and_nothing_said_where_no_service_answers(
 def test_a_service_that_never_answers_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    never = threading.Event()
+    never, waited_for = threading.Event(), []
 
     def silent(request: httpx.Request) -> httpx.Response:
-        never.wait(20)
+        waited_for.append(never.wait(20))
         return httpx.Response(200, json={"jobs": []})
 
     monkeypatch.setattr(completion, "WITHIN_S", 0.1)
     assert Tab(httpx.MockTransport(silent), monkeypatch, capsys)("sfumato watch ") == []
+    assert waited_for == []
     never.set()
+
+
+def test_the_service_of_the_line_is_asked_with_the_key(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[httpx.Request] = []
+
+    def kept(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return service(request)
+
+    monkeypatch.setenv("SFUMATO_API_KEY", "sfu_k")
+    assert Tab(httpx.MockTransport(kept), monkeypatch, capsys)("sfumato submit --url http://there:9 --model ")
+    assert {(each.url.host, each.url.port, each.headers.get("authorization")) for each in asked} == {
+        ("there", 9, "Bearer sfu_k")
+    }
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,12 @@ def test_a_whole_file_is_whole_and_a_part_of_it_is_not(tmp_path: Path, name: str
         assert trouble_of(file) == f"{file} is cut short or no {file.suffix} file; copy or fetch it again"
 
 
+def test_bytes_behind_the_last_tensor_are_no_part_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "m.safetensors"
+    file.write_bytes(safetensors(10) + b"more")
+    assert "copy or fetch it again" in trouble_of(file)
+
+
 @pytest.mark.parametrize("name", ["m.onnx", "m.safetensors"])
 @pytest.mark.parametrize("content", [b"<html>not found</html>" * 9, b"\xff" * 64, bytes(64), b"{}" * 30])
 def test_what_is_something_else_is_told(tmp_path: Path, name: str, content: bytes) -> None:
@@ -87,6 +93,12 @@ def test_a_diffusers_model_whose_shard_is_missing_names_it(tmp_path: Path) -> No
     (unet / name.replace("00001", "00002")).write_bytes(safetensors(10)[:-1])
     (told,) = troubles_of_model(model)
     assert "00002-of-00002.safetensors is cut short" in told
+    (unet / name.replace("00001", "00002")).write_bytes(safetensors(10))
+    (tmp_path / "lora.safetensors").write_bytes(safetensors(10)[:-1])
+    lora = f"loras = [{{ path = '{tmp_path / 'lora.safetensors'}', weight = 1.0 }}]\n"
+    (model,) = Registry.of(text + lora, tmp_path / "models.toml")
+    (told,) = troubles_of_model(model)
+    assert "lora.safetensors is cut short" in told
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"[]", b"\xff"])
