@@ -100,6 +100,7 @@ def main(arguments: Sequence[str] | None = None, transport: Any = None) -> int:
     except SfumatoError as error:
         return _failed(explained(error))
     except OSError as error:
+        streams.let_go()
         where = f"{error.filename}: " if error.filename else ""
         return _failed(f"{where}{error.strerror or error}")
 

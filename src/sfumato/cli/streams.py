@@ -4,7 +4,7 @@ import io
 import os
 import sys
 
-__all__ = ["flushed", "opened"]
+__all__ = ["flushed", "let_go", "opened"]
 
 
 def opened() -> None:
@@ -33,6 +33,14 @@ def flushed(status: int) -> int:
         _drop(sys.stdout)
         raise
     return status
+
+
+def let_go() -> None:
+    """Drop what standard output did not take: Python would try again when it ends, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop(sys.stdout)
 
 
 def _drop(stream: object) -> None:
