@@ -40,6 +40,16 @@ SUBMIT = {
     ("post", "/api/webhooks/secrets"),
     ("put", "/api/uploads/{upload_id}"),
 }
+AUTOMATIC1111_READ: set[tuple[str, str]] = set()
+AUTOMATIC1111_SUBMIT: set[tuple[str, str]] = set()
+
+OPENAI_SUBMIT = {("post", "/v1/images/edits")}
+
+REPLICATE_READ: set[tuple[str, str]] = set()
+REPLICATE_SUBMIT: set[tuple[str, str]] = set()
+
+READ |= AUTOMATIC1111_READ | REPLICATE_READ
+SUBMIT |= AUTOMATIC1111_SUBMIT | OPENAI_SUBMIT | REPLICATE_SUBMIT
 BY_LINK = {
     ("get", "/api/jobs/{job_id}"),
     ("get", "/api/jobs/{job_id}/events"),

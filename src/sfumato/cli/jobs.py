@@ -55,6 +55,10 @@ def submit(
     ] = None,
     width: Annotated[int | None, typer.Option(help="Exact width of the results in pixels; with --height.")] = None,
     height: Annotated[int | None, typer.Option(help="Exact height of the results in pixels; with --width.")] = None,
+    resize_mode: Annotated[
+        Literal["crop", "fill", "stretch"] | None,
+        typer.Option(help="How a picture of another aspect gets into that size; crop if left out."),
+    ] = None,
     webhook_url: Annotated[str | None, typer.Option(help="Address that is told how the jobs go.")] = None,
     webhook_events: Annotated[
         str | None,
@@ -83,6 +87,7 @@ def submit(
         "output_format": output_format,
         "width": width,
         "height": height,
+        "resize_mode": resize_mode,
         "webhook_url": webhook_url,
         "webhook_events": webhook_events,
     }

@@ -42,8 +42,9 @@ class Asked(TypedDict, total=False):
     """What a caller may ask for beside picture and model; what is left out is the model's default.
 
     Names and ranges are diffusers': strength in (0, 1], num_inference_steps ≥ 1, guidance_scale ≥ 0; width and height
-    (pixels) come together. `metadata` (≤ 1 KB as JSON) is given back with the job. `webhook_url` is told of the job, of
-    `webhook_events` alone where they are given: started, retried, succeeded, failed, canceled.
+    (pixels) come together, and `resize_mode` says how a picture of another aspect gets into them. `metadata` (≤ 1 KB as
+    JSON) is given back with the job. `webhook_url` is told of the job, of `webhook_events` alone where they are given:
+    started, retried, succeeded, failed, canceled.
     """
 
     prompt: str
@@ -56,6 +57,7 @@ class Asked(TypedDict, total=False):
     sampler: str | None
     width: int | None
     height: int | None
+    resize_mode: Literal["crop", "fill", "stretch"] | None
     output_format: Literal["png", "jpeg", "webp"] | None
     metadata: dict[str, Any]
     webhook_url: str | None

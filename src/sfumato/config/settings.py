@@ -6,33 +6,24 @@ Every field is described; docs/settings.md is written from these descriptions an
 import base64
 import ipaddress
 import itertools
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from sfumato.core.errors import SfumatoError
-from sfumato.core.wording import plainly
 from sfumato.net.addresses import Allowed
 from sfumato.storage.s3_place import DEFAULT_REGION, S3Place
 
-__all__ = ["BadSettings", "Settings", "load_settings", "load_settings_before_list"]
+__all__ = ["Settings"]
 
 DAY_S = 86_400.0
 MIB = 1024 * 1024
+PROTOCOLS = ("automatic1111", "openai", "replicate")
 SCHEMES = {
     "database_url": ("postgresql://", "postgres://"),
     "rates_url": ("valkey://", "valkeys://", "redis://", "rediss://"),
 }
-
-
-class BadSettings(SfumatoError):
-    """A setting has a value it can't have; the message names the variable."""
-
-    slug = "bad-settings"
-    title = "A setting has a value it can't have"
 
 
 class Settings(BaseSettings):
@@ -101,6 +92,26 @@ class Settings(BaseSettings):
         description="Networks and host names, comma separated, that webhooks may go to although they are not on the "
         "public internet, such as `10.0.0.0/8,receiver`.",
     )
+
+    protocols: str = Field(
+        "automatic1111,openai,replicate",
+        description="Other services' protocols that the gateway speaks too, comma separated; empty: its own alone.",
+    )
+    call_wait_s: float = Field(
+        600.0,
+        gt=0,
+        description="Longest that a call of AUTOMATIC1111's or OpenAI's protocol waits for its pictures, in seconds; "
+        "proxies before the gateway must wait longer.",
+    )
+    remote_images: bool = Field(
+        False, description="Whether callers may name a picture by its address, which the gateway then fetches."
+    )
+    remote_images_allow: str = Field(
+        "",
+        description="Networks and host names, comma separated, that pictures may be fetched from although they are not "
+        "on the public internet.",
+    )
+    remote_images_s: float = Field(20.0, gt=0, description="Longest that fetching a picture may take, in seconds.")
 
     result_delivery: Literal["proxy", "redirect"] = Field(
         "proxy",
@@ -259,7 +270,15 @@ class Settings(BaseSettings):
                 raise ValueError(f"{proxy!r} is no address or network, such as 10.0.0.7 or 10.0.0.0/24") from error
         return proxies
 
-    @field_validator("webhook_allow")
+    @field_validator("protocols")
+    @classmethod
+    def _spoken(cls, given: str) -> str:
+        names = [each.strip() for each in given.split(",") if each.strip()]
+        if unknown := [name for name in names if name not in PROTOCOLS]:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(PROTOCOLS)}")
+        return ",".join(names)
+
+    @field_validator("webhook_allow", "remote_images_allow")
     @classmethod
     def _reachable(cls, allowed: str) -> str:
         Allowed.parse(allowed)
@@ -345,36 +364,3 @@ class Settings(BaseSettings):
         if self.beat_s >= self.takeover_s:
             raise ValueError("beat_s must be shorter than takeover_s, or the living are taken for dead")
         return self
-
-
-def load_settings(**given: object) -> Settings:
-    """Settings from the environment, with `given` (command line options that are not None) on top.
-
-    Raises:
-        BadSettings: a value is wrong; the message names every wrong variable and what it must be.
-    """
-    settings = load_settings_before_list(**given)
-    if trouble := settings.trouble_with_models:
-        raise BadSettings(trouble)
-    return settings
-
-
-def load_settings_before_list(**given: object) -> Settings:
-    """As `load_settings`, but a list of models that is named need not be there yet.
-
-    Raises:
-        BadSettings: as in `load_settings`.
-    """
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        said = "; ".join(_said(problem) for problem in error.errors())
-        raise BadSettings(f"{said}. See docs/settings.md.") from error
-
-
-def _said(problem: Mapping[str, Any]) -> str:
-    name = "_".join(str(part) for part in problem["loc"]).removeprefix("sfumato_")
-    if not name:
-        return plainly(problem)
-    field = Settings.model_fields.get(name)
-    return f"SFUMATO_{name.upper()}: {plainly(problem, field and field.default)}"

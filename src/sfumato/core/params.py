@@ -12,7 +12,17 @@ from pydantic import Field
 from sfumato.core.errors import InvalidRequest
 from sfumato.core.frozen import Frozen
 
-__all__ = ["ModelRules", "OutputFormat", "Params", "ParamsRequest", "Sampler", "Shape", "evaluations", "nearest_shape"]
+__all__ = [
+    "ModelRules",
+    "OutputFormat",
+    "Params",
+    "ParamsRequest",
+    "ResizeMode",
+    "Sampler",
+    "Shape",
+    "evaluations",
+    "nearest_shape",
+]
 
 MAX_PROMPT_CHARS = 4_000
 MAX_SEED = 2**63 - 1
@@ -45,6 +55,17 @@ class OutputFormat(StrEnum):
         return f"image/{self.value}"
 
 
+class ResizeMode(StrEnum):
+    """How a picture of another aspect gets into an exact size. diffusers calls `stretch` "default"."""
+
+    CROP = "crop"
+    """It covers the size, and what stands over is cropped evenly."""
+    FILL = "fill"
+    """It fits into the size, and the rest is filled by its reflection."""
+    STRETCH = "stretch"
+    """Both sides are scaled each by itself."""
+
+
 class Shape(NamedTuple):
     """A picture's size in pixels."""
 
@@ -68,6 +89,7 @@ class ParamsRequest(Frozen):
     sampler: Sampler | None = None
     width: int | None = None
     height: int | None = None
+    resize_mode: ResizeMode | None = None
     output_format: OutputFormat | None = None
 
 
@@ -88,6 +110,7 @@ class Params(Frozen):
     width: Annotated[int, Field(gt=0)]
     height: Annotated[int, Field(gt=0)]
     exact: bool = False
+    resize_mode: ResizeMode = ResizeMode.CROP
     output_format: OutputFormat = OutputFormat.PNG
 
     @property
@@ -149,6 +172,7 @@ class ModelRules(Frozen):
             width=shape.width,
             height=shape.height,
             exact=exact,
+            resize_mode=asked.resize_mode or ResizeMode.CROP,
             output_format=asked.output_format or self.output_format,
         )
 
@@ -189,6 +213,8 @@ class ModelRules(Frozen):
 
     def _shape_faults(self, asked: ParamsRequest) -> Iterator[str]:
         if asked.width is None and asked.height is None:
+            if asked.resize_mode is not None:
+                yield "resize_mode is for an exact size; give width and height too, or leave it out."
             return
         if asked.width is None or asked.height is None:
             yield "give both width and height, or neither."

@@ -4,8 +4,8 @@ Formats: PNG, JPEG and WebP; only their decoders are ever loaded. An animated pi
 say which of its frames is meant. The first picture of a multi-picture JPEG (what phones write) is taken.
 
 A picture keeps its aspect: it is scaled to fit inside the shape, the rest is filled by its own reflection, and the
-result is cropped back. When the caller asked for the shape itself (`params.exact`), the picture is scaled to cover it
-and what stands over is cropped evenly.
+result is cropped back. When the caller asked for the shape itself (`params.exact`), all of it is kept, and
+`params.resize_mode` says how the picture gets into it.
 
 Nothing but pixels goes through: Exif orientation and colour profile are applied and, with all other metadata, dropped.
 Results carry one mark, that they are AI-edited: IPTC Photo Metadata Standard 2023.1, Digital Source Type, as XMP.
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from sfumato.core.errors import PermanentError
-from sfumato.core.params import OutputFormat, Params, Shape
+from sfumato.core.params import OutputFormat, Params, ResizeMode, Shape
 
 __all__ = ["XMP", "Box", "Encoded", "Pixels", "Prepared", "finish", "prepare", "preview"]
 
@@ -58,7 +58,7 @@ _UPRIGHT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """`pixels` [params.height, params.width, 3] for the model, and `area`, the part of them that is the picture."""
+    """`pixels` [params.height, params.width, 3] for the model, and `area`, the part of them that the result shows."""
 
     pixels: Pixels
     area: Box
@@ -136,13 +136,15 @@ def _prepared(image: Image.Image, params: Params) -> Prepared:
     turn = _turn(image.info.get("exif", b""))
     shape, area = params.shape, _area(_turned(Shape(width, height), turn), params)
     covered = _turned(Shape(area[2] - area[0], area[3] - area[1]), turn)
+    cropped = params.exact and params.resize_mode is ResizeMode.CROP
     scaled = _scalable(image).resize(
-        covered, Image.Resampling.LANCZOS, box=_window(image.size, covered) if params.exact else None, reducing_gap=3.0
+        covered, Image.Resampling.LANCZOS, box=_window(image.size, covered) if cropped else None, reducing_gap=3.0
     )
     picture = _srgb_on_white(scaled, image.info.get("icc_profile"))
     upright = np.asarray(picture if turn is None else picture.transpose(turn))
     margins = ((area[1], shape.height - area[3]), (area[0], shape.width - area[2]), (0, 0))
-    return Prepared(np.pad(upright, margins, mode="reflect"), area)
+    shown = (0, 0, shape.width, shape.height) if params.exact else area
+    return Prepared(np.pad(upright, margins, mode="reflect"), shown)
 
 
 def _turn(exif: bytes) -> Image.Transpose | None:
@@ -160,9 +162,9 @@ def _turned(size: Shape, turn: Image.Transpose | None) -> Shape:
 
 
 def _area(picture: Shape, params: Params) -> Box:
-    """Where the picture lies within `params.shape`: all of it when exact, else centred, as large as its aspect lets."""
+    """Where the picture lies within `params.shape`: centred, as large as its aspect lets, or all over it."""
     width, height = params.shape
-    if not params.exact:
+    if not params.exact or params.resize_mode is ResizeMode.FILL:
         scale = min(width / picture.width, height / picture.height)
         width, height = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     left, upper = (params.width - width) // 2, (params.height - height) // 2

@@ -24,7 +24,8 @@ from sfumato.core.ports import Broker, JobRows, Outcomes
 from sfumato.core.scaling import DecisionReader
 from sfumato.core.version import VERSION
 from sfumato.core.webhooks import WebhookDesk
-from sfumato.gateway import page, problems
+from sfumato.gateway import compat, page, problems
+from sfumato.gateway.compat.dialects import Dialects
 from sfumato.gateway.context import Gateway, ObjectStore
 from sfumato.gateway.door import OPEN, Door
 from sfumato.gateway.events import EventRoutes
@@ -37,6 +38,8 @@ from sfumato.gateway.news import NewsRoutes
 from sfumato.gateway.newsroom import Newsroom
 from sfumato.gateway.protocol import BoundedHttp
 from sfumato.gateway.quotas import POLICIES, Quotas, Rates
+from sfumato.gateway.reception import Reception
+from sfumato.gateway.remote import RemotePictures
 from sfumato.gateway.service import ServiceRoutes
 from sfumato.gateway.shared_rates import SharedRates
 from sfumato.gateway.shortcut import Shortcut
@@ -95,6 +98,7 @@ def create_app(
         keyring=Keyring(keys),
         quotas=Quotas(keys, live.knows_ended, clock),
         in_flight=InFlight(settings.max_body_bytes_in_flight),
+        remote=RemotePictures.of(settings),
         stopping=asyncio.Event(),
         clock=clock,
     )
@@ -115,16 +119,19 @@ def _routed(gateway: Gateway, shared: SharedRates | None) -> FastAPI:
         redoc_url=None,
         swagger_ui_parameters={"validatorUrl": None},  # else the page sends its address to a checker on the internet
     )
-    submit = SubmitRoutes(gateway)
+    reception = Reception(gateway)
+    submit = SubmitRoutes(gateway, reception)
     followed = (JobRoutes(gateway), EventRoutes(gateway), NewsRoutes(gateway))
     for routes in (submit, *followed, WebhookRoutes(gateway), ServiceRoutes(gateway)):
         app.include_router(routes.router())
+    dialects = compat.install(app, gateway, reception)
     page.install(app, gateway.settings)
     app.add_middleware(Lingering)
     problems.install(app)
     _describe_keys(app)
     inside, settings = Shortcut(app.build_middleware_stack(), submit.hot()), gateway.settings
-    app.middleware_stack = Door(inside, settings, gateway.keyring, Rates(settings.gateways), gateway.clock, shared)
+    door = Door(inside, settings, gateway.keyring, Rates(settings.gateways), gateway.clock, shared)
+    app.middleware_stack = Dialects(door, dialects) if dialects else door
     return app
 
 

@@ -24,6 +24,7 @@ from sfumato.gateway.live import Live
 from sfumato.gateway.newsroom import Newsroom
 from sfumato.gateway.places import place
 from sfumato.gateway.quotas import Quotas
+from sfumato.gateway.remote import RemotePictures
 from sfumato.gateway.uploads import InFlight, Limits
 from sfumato.gateway.views import Estimate, JobLinks, Sighting, estimate, estimate_running
 from sfumato.models.registry import Registry
@@ -61,6 +62,7 @@ class Gateway:
     keyring: Keyring
     quotas: Quotas
     in_flight: InFlight
+    remote: RemotePictures
     stopping: asyncio.Event
     clock: Callable[[], float]
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -24,7 +25,7 @@ from sfumato.gateway.problems import Refusal
 from sfumato.models.registry import Model
 from sfumato.observability import bound_log, count, span, traceparent
 
-__all__ = ["Accepted", "Given", "Intake", "Submission", "Uploaded", "input_key"]
+__all__ = ["NATIVE", "Accepted", "Came", "Given", "Intake", "Submission", "Uploaded", "input_key"]
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,16 @@ class Uploaded:
         return self.known or hashlib.sha256(self.etag.encode()).hexdigest()
 
 
+class Came(NamedTuple):
+    """How a job came: by which protocol ("" is the service's own), and within which call, where a call has several."""
+
+    protocol: str = ""
+    call: str = ""
+
+
+NATIVE: Final = Came()
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A checked request. `job_id` is derived from the key when there is one (`keyed`), else new.
@@ -80,6 +91,7 @@ class Submission:
     webhook_url: str = ""
     webhook_events: tuple[Hook, ...] = ()
     link_base: str = ""
+    came: Came = NATIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +205,8 @@ class Intake:
             webhook_url=submission.webhook_url,
             webhook_events=submission.webhook_events,
             link_base=submission.link_base,
+            protocol=submission.came.protocol,
+            call=submission.came.call,
             traceparent=traceparent(),
         )
 

@@ -15,7 +15,7 @@ from sfumato.gateway.context import Gateway, unknown_job
 from sfumato.gateway.problems import Refusal, problem_of
 from sfumato.gateway.views import Sighting, job_json, retry_after_s
 
-__all__ = ["JobRoutes"]
+__all__ = ["JobRoutes", "no_picture"]
 
 NO_STORE = {"Cache-Control": "no-store"}
 PICTURE_HEADERS: Final = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
@@ -127,7 +127,7 @@ class JobRoutes:
     async def _ended(self, request: Request, outcome: Outcome) -> Response:
         picture = outcome.picture
         if picture is None:
-            raise _no_picture(outcome)
+            raise no_picture(outcome)
         name = picture.key.rpartition("/")[2]
         extension = name.rpartition(".")[2]
         headers = {
@@ -170,7 +170,8 @@ def _whose(caller: Caller, seen: Sighting) -> dict[str, str]:
     return {"owner": seen.row.job.owner} if caller.everything and caller.key and seen.row else {}
 
 
-def _no_picture(outcome: Outcome) -> Refusal:
+def no_picture(outcome: Outcome) -> Refusal:
+    """Why a job has ended without a picture."""
     if outcome.state is State.CANCELED:
         return Refusal("job-canceled", "The job was canceled, so there will be no picture; submit it again.")
     error = outcome.error

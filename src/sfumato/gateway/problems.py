@@ -83,6 +83,7 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("unsupported-picture", 415, "This is no picture of a type this service reads"),
             Case("animated-picture", 422, "The picture moves; only still pictures can be worked on"),
             Case("bad-cursor", 422, "The cursor is not one of ours"),
+            Case("bad-image-url", 422, "The picture's address can't be used"),
             Case("bad-webhook", 422, "This is no address that webhooks go to"),
             Case("bad-idempotency-key", 422, "The Idempotency-Key is not usable"),
             Case("idempotency-mismatch", 422, "This Idempotency-Key was used for another request"),
@@ -102,6 +103,7 @@ PROBLEMS: Final[Mapping[str, Case]] = MappingProxyType(
             Case("not-ready", 503, "The service can't work now"),
             Case("overloaded", 503, "The service holds as many bodies as it can"),
             Case("try-again", 503, "It did not work now; try the same again"),
+            Case("took-too-long", 504, "The pictures were not ready in time"),
         )
     }
 )

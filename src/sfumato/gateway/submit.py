@@ -1,11 +1,7 @@
 """Routes that take pictures in: POST /api/diffusion (multipart or the picture itself), uploads, POST /api/jobs."""
 
-import base64
-import binascii
 import contextlib
-import math
 import os
-import re
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -15,12 +11,10 @@ from fastapi.responses import JSONResponse
 from pydantic_core import to_json
 
 from sfumato.core.errors import NotFound, TransientError, UnknownModel
-from sfumato.core.job import Job, Priority, State, idempotent_job_id, uuid7
-from sfumato.core.keys import ApiKey
+from sfumato.core.job import Job, State, idempotent_job_id, uuid7
 from sfumato.gateway.asked import (
     Asked,
     AskedJson,
-    hooks,
     idempotency_key,
     is_job_id,
     openapi_parameters,
@@ -28,33 +22,28 @@ from sfumato.gateway.asked import (
     read_query,
     wait_s,
 )
-from sfumato.gateway.callers import Caller, caller_of
+from sfumato.gateway.callers import caller_of
 from sfumato.gateway.context import Gateway
-from sfumato.gateway.intake import Accepted, Given, Submission, Uploaded, input_key
+from sfumato.gateway.intake import Accepted, Given, Uploaded, input_key
 from sfumato.gateway.pictures import PictureHeader
 from sfumato.gateway.problems import Refusal
+from sfumato.gateway.reception import Reception
 from sfumato.gateway.shortcut import Handler
 from sfumato.gateway.uploads import (
     FORM_OVERHEAD_BYTES,
     Form,
-    Receiving,
-    check_header,
     declared_length,
     read_body,
     read_form,
     read_picture,
 )
-from sfumato.gateway.views import BLIND_RETRY_AFTER_S, Sighting, backlog_s, job_json, rfc3339
-from sfumato.gateway.webhooks import check_webhook
-from sfumato.models.registry import BrokenModel, Model
-from sfumato.observability import count, observe, span
+from sfumato.gateway.views import Sighting, job_json, rfc3339
+from sfumato.models.registry import BrokenModel
 
 __all__ = ["SubmitRoutes"]
 
 UPLOAD_LIFETIME_S: Final = 3600.0
-HEAD_BYTES: Final = 64 * 1024
 JSON_OVERHEAD_BYTES: Final = 64 * 1024
-LONGEST_RETRY_AFTER_S: Final = 60.0
 _SUBMIT_DOCS: Final = {
     "parameters": openapi_parameters(Asked),
     "requestBody": {
@@ -73,8 +62,8 @@ _JSON_DOCS: Final = {"requestBody": {"required": True, "content": {"application/
 class SubmitRoutes:
     """The routes of one gateway that take jobs and pictures."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, gateway: Gateway, reception: Reception) -> None:
+        self._gateway, self._reception = gateway, reception
 
     def router(self) -> APIRouter:
         """The routes, to be included in an app."""
@@ -97,10 +86,10 @@ class SubmitRoutes:
         began = time.perf_counter()
         gateway, query = self._gateway, read_query(request.scope["query_string"])
         key = idempotency_key(request.headers.get("idempotency-key"))
-        await self._room(caller_of(request), key)
+        await self._reception.room(caller_of(request), key)
         asked = parse(Asked, query, gateway.registry) if "model_name" in query else None
         if asked is not None:
-            self._admitted(asked, caller_of(request))  # before the body is read
+            self._reception.admitted(asked, caller_of(request))  # before the body is read
         length = declared_length(
             request.headers.get("content-length"), gateway.settings.max_upload_bytes, FORM_OVERHEAD_BYTES
         )
@@ -111,7 +100,7 @@ class SubmitRoutes:
             if form.picture is None:
                 raise Refusal("missing-image", "The form has no field image; send the picture in it as a file.")
             picture = Given(form.picture.data, form.picture.sha256)
-            accepted = await self._accept(request, asked, key, picture, form.picture.header, began)
+            accepted = await self._reception.accept(request, asked, key, picture, form.picture.header, began)
         return await self._answer(request, accepted)
 
     async def job(self, request: Request) -> Response:
@@ -119,15 +108,15 @@ class SubmitRoutes:
         began = time.perf_counter()
         gateway = self._gateway
         key = idempotency_key(request.headers.get("idempotency-key"))
-        await self._room(caller_of(request), key)
+        await self._reception.room(caller_of(request), key)
         max_bytes = gateway.settings.max_upload_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
         length = declared_length(request.headers.get("content-length"), max_bytes)
         with gateway.in_flight.holding(length):
             body = await read_body(request.stream(), max_bytes, gateway.limits.stall_s)
             asked = parse(AskedJson, body, gateway.registry)
-            self._admitted(asked, caller_of(request))
-            picture, header = await self._picture_of(asked.image, caller_of(request))
-            accepted = await self._accept(request, asked, key, picture, header, began)
+            self._reception.admitted(asked, caller_of(request))
+            picture, header = await self._reception.picture_of(asked.image, caller_of(request))
+            accepted = await self._reception.accept(request, asked, key, picture, header, began)
         return await self._answer(request, accepted)
 
     async def retry(self, request: Request, job_id: str) -> Response:
@@ -136,7 +125,7 @@ class SubmitRoutes:
         gateway = self._gateway
         key = idempotency_key(request.headers.get("idempotency-key"))
         caller = caller_of(request)
-        await self._room(caller, key)
+        await self._reception.room(caller, key)
         seen = await gateway.find(request, job_id, acting=True)
         if seen.outcome is None:
             raise Refusal("job-not-ended", "Only a job that has ended can be run again.")
@@ -144,10 +133,10 @@ class SubmitRoutes:
             raise TransientError("The job has ended and is not recorded yet; try again in a moment.")
         job = seen.row.job
         asked = _asked_again(job, caller.owner)
-        self._admitted(asked, caller)
+        self._reception.admitted(asked, caller)
         picture = await self._input_of(job, caller.owner, key)
         header = PictureHeader(job.input.media_type, job.input.width, job.input.height)
-        accepted = await self._accept(request, asked, key, picture, header, began, retry_of=job.id)
+        accepted = await self._reception.accept(request, asked, key, picture, header, began, retry_of=job.id)
         return await self._answer(request, accepted)
 
     async def _input_of(self, job: Job, owner: str, key: str | None) -> Uploaded:
@@ -185,115 +174,18 @@ class SubmitRoutes:
         size = {"width": header.width, "height": header.height, "size_bytes": len(received.data)}
         return JSONResponse({"id": upload_id, "media_type": header.media_type, **size})
 
-    def _admitted(self, asked: Asked, caller: Caller) -> Model:
-        """The model, if it exists, has room for one more job, the caller may ask for this priority, and the job's
-        webhook may be sent."""
-        _priority(asked, caller)
-        check_webhook(asked.webhook_url, asked.webhook_events, self._gateway.webhook_allow)
-        model = self._gateway.registry.get(asked.model_name)
-        live = self._gateway.live
-        waiting = live.waiting(model.slug, self._gateway.clock())
-        if waiting.jobs >= model.max_backlog:
-            raise _full(model, waiting.jobs, backlog_s(waiting, live.standing(model.slug)))
-        return model
-
-    async def _room(self, caller: Caller, key: str | None) -> None:
-        """See that the caller may have one job more. Raises Refusal (quota-exceeded)."""
-        if caller.key is not None and caller.key.quota.counts_jobs:
-            job_id = "" if key is None else idempotent_job_id(caller.owner, key)
-            await self._gateway.quotas.room(self._limits(caller, job_id))
-
-    def _limits(self, caller: Caller, job_id: str) -> ApiKey | None:
-        """The key whose quotas a job needs room in, if any; what was accepted here before needs none again."""
-        key = caller.key
-        return key if key and key.quota.counts_jobs and self._gateway.live.row(job_id) is None else None
-
     async def _receive(self, request: Request) -> Form:
         limits, content_type = self._gateway.limits, request.headers.get("content-type", "")
         kind = _media_type(request)
         if kind == "multipart/form-data":
             return await read_form(request.stream(), content_type, limits)
         if kind.startswith("image/") or kind == "application/octet-stream":
-            return Form(picture=await read_picture(request.stream(), kind, limits))
+            return Form(pictures=[await read_picture(request.stream(), kind, limits)])
         if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
             raise Refusal("missing-image", "The body is empty; send multipart/form-data with the picture in image.")
         raise Refusal(
             "unsupported-body", f"The body is {kind[:80]!r}; send multipart/form-data, or a picture as image/*."
         )
-
-    async def _accept(
-        self,
-        request: Request,
-        asked: Asked,
-        key: str | None,
-        picture: Given | Uploaded,
-        header: PictureHeader,
-        began: float,
-        retry_of: str = "",
-    ) -> Accepted:
-        gateway, now, caller = self._gateway, self._gateway.clock(), caller_of(request)
-        model = self._admitted(asked, caller)
-        submission = Submission(
-            job_id=uuid7(now, os.urandom(10)) if key is None else idempotent_job_id(caller.owner, key),
-            keyed=key is not None,
-            owner=caller.owner,
-            model=model,
-            priority=_priority(asked, caller),
-            weight=caller.weight,
-            asked=asked,
-            picture=picture,
-            header=header,
-            metadata=asked.metadata,
-            retry_of=retry_of,
-            webhook_url=asked.webhook_url,
-            webhook_events=hooks(asked.webhook_events),
-            link_base=gateway.base_url(request),
-        )
-        took_s = time.perf_counter() - began
-        tracing = span("accept", request.headers.get("traceparent", ""), time.time() - took_s, job=submission.job_id)
-        limits = self._limits(caller, submission.job_id)
-        cost = gateway.intake.cost(submission, now) if limits else 0
-        # A body may take its time, and meanwhile other gateways take jobs and jobs end.
-        await gateway.quotas.room(limits)
-        with gateway.quotas.taking(limits, submission.job_id, cost), gateway.live.accepting(model.slug), tracing:
-            accepted = await gateway.intake.accept(submission, now)
-        if accepted.outcome is None:
-            gateway.live.remember(model.slug, accepted.job, gateway.clock())
-        count("sfumato_accepts_total", model=model.slug, priority=submission.priority.value)
-        observe("sfumato_accept_seconds", time.perf_counter() - began, model=model.slug)
-        return accepted
-
-    async def _picture_of(self, image: str, caller: Caller) -> tuple[Given | Uploaded, PictureHeader]:
-        limits = self._gateway.limits
-        if image.startswith("data:"):
-            declared, data = _data_url(image)
-            receiving = Receiving(limits, declared)
-            receiving.feed(data)
-            received = receiving.finish()
-            return Given(received.data, received.sha256), received.header
-        if not is_job_id(image):
-            raise Refusal("missing-image", "image is neither an upload's id nor a data URL (data:image/png;base64,…).")
-        if not (caller.everything or self._gateway.links.is_marked(caller.owner, image)):
-            raise _no_upload()
-        return await self._uploaded(f"uploads/{image}")
-
-    async def _uploaded(self, key: str) -> tuple[Uploaded, PictureHeader]:
-        limits, blobs = self._gateway.limits, self._gateway.blobs
-        try:
-            stored = await blobs.head(key)
-            if stored.size_bytes > limits.max_bytes:
-                # The store takes what it is sent, so only now is it known how much that was.
-                raise Refusal("body-too-large", f"The upload is over {limits.max_bytes} bytes; shrink the picture.")
-            head = await blobs.get(key, limit_bytes=HEAD_BYTES)
-            header = check_header(head, "", limits.max_pixels)
-            if header is None and stored.size_bytes > len(head):
-                whole = await blobs.get(key, limit_bytes=limits.max_bytes)
-                header = check_header(whole, "", limits.max_pixels)
-        except NotFound:
-            raise _no_upload() from None
-        if header is None:
-            raise Refusal("unsupported-picture", "The upload ends within its header.")
-        return Uploaded(key, stored.etag, stored.size_bytes), header
 
     def _doubts(self, job: Job) -> Mapping[str, list[str]]:
         """What the caller may want to ask otherwise; nothing in the answer when there is nothing to say."""
@@ -320,25 +212,6 @@ class SubmitRoutes:
         return Response(body, 202, {"Location": links.status_url}, "application/json")
 
 
-def _priority(asked: Asked, caller: Caller) -> Priority:
-    return caller.priority(asked.priority, said="priority" in asked.model_fields_set)
-
-
-def _no_upload() -> NotFound:
-    return NotFound("Nothing was uploaded under this id, or it expired; PUT the picture first.")
-
-
-def _full(model: Model, waiting: int, eta_s: float | None) -> Refusal:
-    """Too many wait: come again when there is room for one, as far as the model's pace is known."""
-    if eta_s is None:
-        work, room_s = "", float(BLIND_RETRY_AFTER_S)
-    else:
-        work, room_s = f", about {math.ceil(eta_s)} s of work", eta_s * (waiting - model.max_backlog + 1) / waiting
-    detail = f"{waiting} jobs wait for {model.name}{work}; send it later."
-    retry_after_s = min(LONGEST_RETRY_AFTER_S, max(1.0, room_s))
-    return Refusal("backlog-full", detail, retry_after_s=retry_after_s, eta_s=eta_s)
-
-
 def _asked_again(job: Job, owner: str) -> Asked:
     """What was asked for the job, in a caller's words; a size only if the caller asked for one.
 
@@ -347,7 +220,7 @@ def _asked_again(job: Job, owner: str) -> Asked:
     hook = (
         {"webhook_url": job.webhook_url, "webhook_events": ",".join(job.webhook_events)} if owner == job.owner else {}
     )
-    left_out = {"exact"} if job.params.exact else {"exact", "width", "height"}
+    left_out = {"exact"} if job.params.exact else {"exact", "width", "height", "resize_mode"}
     return Asked(
         model_name=job.model,
         priority=job.priority,
@@ -366,13 +239,3 @@ def _merged(query: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, ob
 
 def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _data_url(url: str) -> tuple[str, bytes]:
-    found = re.match(r"data:([\w.+/-]{0,80});base64,", url)
-    if found is None:
-        raise Refusal("missing-image", "image must be a data URL of base64: data:image/png;base64,….")
-    try:
-        return found.group(1), base64.b64decode(url[found.end() :], validate=True)
-    except binascii.Error as error:
-        raise Refusal("missing-image", f"image is no valid base64: {error}.") from error

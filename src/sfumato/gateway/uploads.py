@@ -7,7 +7,7 @@ with too many pixels; what follows is never read. File names are not looked at.
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from sfumato.gateway.pictures import MEDIA_TYPES, NotAPicture, PictureHeader, me
 from sfumato.gateway.problems import Refusal
 
 __all__ = [
+    "FileFields",
     "Form",
     "Hold",
     "InFlight",
@@ -27,6 +28,7 @@ __all__ = [
     "Receiving",
     "check_header",
     "declared_length",
+    "held",
     "read_body",
     "read_form",
     "read_picture",
@@ -158,6 +160,12 @@ class Receiving:
         return Received(data, self._digest.hexdigest(), header)
 
 
+def held(more_bytes: int) -> None:
+    """Count bytes that came from elsewhere into what the running task holds; raises Refusal (overloaded)."""
+    if (hold := _hold.get()) is not None:
+        hold.grow(more_bytes)
+
+
 def check_header(head: bytes, declared: str, max_pixels: int) -> PictureHeader | None:
     """The header of the picture that begins with `head`, None when more bytes are needed; raises Refusal."""
     try:
@@ -182,12 +190,32 @@ def too_large(max_bytes: int) -> Refusal:
     return Refusal("body-too-large", f"At most {max_bytes} bytes are taken; shrink the picture.", max_bytes=max_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class FileFields:
+    """The fields of a form that pictures come in, the first of them the one to name; `most` in all.
+
+    `unwelcome`: other fields that files are sent in, and what to say of them.
+    """
+
+    names: tuple[str, ...] = ("image",)
+    most: int = 1
+    unwelcome: Mapping[str, str] = field(default_factory=dict)
+
+
+ONE_IMAGE: Final = FileFields()
+
+
 @dataclass(slots=True)
 class Form:
-    """A multipart form: its text fields, and the picture if it had one."""
+    """A multipart form: its text fields, and its pictures in their order."""
 
     fields: dict[str, str] = field(default_factory=dict)
-    picture: Received | None = None
+    pictures: list[Received] = field(default_factory=list)
+
+    @property
+    def picture(self) -> Received | None:
+        """The first picture, if there is one."""
+        return self.pictures[0] if self.pictures else None
 
 
 async def read_picture(chunks: AsyncIterator[bytes], declared: str, limits: Limits) -> Received:
@@ -213,10 +241,12 @@ async def read_body(chunks: AsyncIterator[bytes], max_bytes: int, stall_s: float
     return body[0] if len(body) == 1 else b"".join(body)
 
 
-async def read_form(chunks: AsyncIterator[bytes], content_type: str, limits: Limits) -> Form:
-    """A multipart/form-data body (RFC 7578) with the picture in its field `image`; raises Refusal."""
+async def read_form(
+    chunks: AsyncIterator[bytes], content_type: str, limits: Limits, files: FileFields = ONE_IMAGE
+) -> Form:
+    """A multipart/form-data body (RFC 7578), whose pictures have `limits.max_bytes` together; raises Refusal."""
     boundary = parse_options_header(content_type)[1].get("boundary", "")
-    reader = _FormReader(limits)
+    reader = _FormReader(limits, files)
     try:
         with PushMultipartParser(boundary, max_segment_count=FIELDS, max_segment_size=limits.max_bytes) as parser:
 
@@ -229,14 +259,16 @@ async def read_form(chunks: AsyncIterator[bytes], content_type: str, limits: Lim
     except ParserLimitReached as error:
         raise Refusal("body-too-large", f"The form is too large: {error}.") from error
     except MultipartError as error:
-        raise Refusal("bad-multipart", f"{error}. Send multipart/form-data with the picture in field image.") from error
+        said = f"{error}. Send multipart/form-data with the picture in field {files.names[0]}."
+        raise Refusal("bad-multipart", said) from error
     return reader.form
 
 
 class _FormReader:
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, files: FileFields) -> None:
         self.form = Form()
-        self._limits = limits
+        self._limits, self._files = limits, files
+        self._left_bytes = limits.max_bytes
         self._name = ""
         self._text = bytearray()
         self._picture: Receiving | None = None
@@ -247,6 +279,9 @@ class _FormReader:
         elif isinstance(event, MultipartSegment):
             self._begin(event)
         elif self._picture is not None:
+            self._left_bytes -= len(event)
+            if self._left_bytes < 0:
+                raise too_large(self._limits.max_bytes)
             self._picture.feed(event)
         else:
             self._text += event
@@ -256,18 +291,23 @@ class _FormReader:
     def _begin(self, segment: MultipartSegment) -> None:
         self._name = segment.name or ""
         self._text.clear()
-        if self._name in self.form.fields or (self._name == "image" and self.form.picture):
-            raise Refusal("invalid-parameters", f"{self._name[:80]} is in the form twice; send it once.")
-        if segment.filename is not None and self._name != "image":
-            raise Refusal(
-                "unknown-parameter", f"{self._name[:80]} came as a file; the picture's field is called image."
-            )
-        if self._name == "image":
+        files, shown = self._files, self._name[:80]
+        if self._name in files.unwelcome:
+            raise Refusal("unknown-parameter", files.unwelcome[self._name], param=self._name)
+        if self._name in self.form.fields:
+            raise Refusal("invalid-parameters", f"{shown} is in the form twice; send it once.")
+        if self._name in files.names:
+            if len(self.form.pictures) == files.most:
+                many = "twice; send it once" if files.most == 1 else f"over {files.most} times; send fewer"
+                raise Refusal("invalid-parameters", f"{shown} is in the form {many}.")
             self._picture = Receiving(self._limits, segment.content_type or "")
+        elif segment.filename is not None:
+            called = f"the picture's field is called {files.names[0]}"
+            raise Refusal("unknown-parameter", f"{shown} came as a file; {called}.")
 
     def _end(self) -> None:
         if self._picture is not None:
-            self.form.picture = self._picture.finish()
+            self.form.pictures.append(self._picture.finish())
             self._picture = None
             return
         try:

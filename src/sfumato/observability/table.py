@@ -36,6 +36,12 @@ METRICS: Final = (
     Metric("sfumato_accepts_total", "counter", "Jobs answered 202.", ("model", "priority")),
     Metric("sfumato_refusals_total", "counter", "Requests refused, by problem type.", ("problem",)),
     Metric(
+        "sfumato_protocol_requests_total",
+        "counter",
+        "Requests in another service's protocol: automatic1111, openai, replicate.",
+        ("protocol",),
+    ),
+    Metric(
         "sfumato_rates_alone_total",
         "counter",
         "Requests that a gateway counted alone, because what counts them for all gateways did not answer.",

@@ -6,7 +6,7 @@ const python = (value) => (typeof value === "number" ? String(value) : JSON.stri
 /** What was asked for where it differs from what the model takes anyway, and the seed. */
 export function asked(job, rules = {}) {
   const { exact, width, height, ...params } = job.params ?? {};
-  const usual = { ...rules, negative_prompt: "", seed: undefined };
+  const usual = { ...rules, negative_prompt: "", resize_mode: "crop", seed: undefined };
   const values = { prompt: job.prompt };
   for (const [name, value] of Object.entries({ ...params, ...(exact ? { width, height } : {}) })) {
     if (value !== usual[name]) values[name] = value; // a seed may be text, see api.js

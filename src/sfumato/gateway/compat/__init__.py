@@ -1,0 +1,26 @@
+"""Other services' protocols, spoken to their unmodified clients.
+
+Each is a pure translation: what a client asks for becomes ordinary jobs by the one reception, and what is known of them
+is told in the client's words. The gateway does not know that they exist: `app` adds their routes to its own and puts
+`Dialects` before its door.
+"""
+
+from fastapi import FastAPI
+
+from sfumato.gateway.compat.dialects import Dialect
+from sfumato.gateway.compat.openai import DIALECT as OPENAI
+from sfumato.gateway.compat.openai import OpenAIRoutes
+from sfumato.gateway.context import Gateway
+from sfumato.gateway.reception import Reception
+
+__all__ = ["install"]
+
+
+def install(app: FastAPI, gateway: Gateway, reception: Reception) -> list[Dialect]:
+    """Add the routes of the protocols that are switched on; how each of them tells its failures."""
+    spoken = gateway.settings.protocols.split(",")
+    dialects: list[Dialect] = []
+    if "openai" in spoken:
+        app.include_router(OpenAIRoutes(gateway, reception).router())
+        dialects.append(OPENAI)
+    return dialects

@@ -1,0 +1,219 @@
+"""OpenAI's images: POST /v1/images/edits, as its API reference of November 2026 and openai-python 3.54 have it.
+
+Fields of the gateway's own (strength, seed, priority …) may come beside them: the client sends them as `extra_body`.
+"""
+
+import base64
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from sfumato.core.errors import SfumatoError
+from sfumato.core.job import Job, Outcome
+from sfumato.gateway import problems, sse
+from sfumato.gateway.asked import parse
+from sfumato.gateway.compat.calls import GONE, MOST_PICTURES, Call, Calls, Gone, Wish
+from sfumato.gateway.compat.dialects import Dialect, Told
+from sfumato.gateway.context import Gateway
+from sfumato.gateway.intake import Given
+from sfumato.gateway.problems import Refusal
+from sfumato.gateway.reception import Reception
+from sfumato.gateway.uploads import FORM_OVERHEAD_BYTES, FileFields, Form, declared_length, read_form
+
+__all__ = ["DIALECT", "OpenAIRoutes", "error_of"]
+
+PROTOCOL: Final = "openai"
+NO_MASK: Final = "mask is not taken: this service changes whole pictures; leave it out, or crop to what is to change."
+FILES: Final = FileFields(
+    names=("image", "image[]"), most=MOST_PICTURES, unwelcome=dict.fromkeys(("mask", "markup"), NO_MASK)
+)
+OWN: Final = ("strength", "num_inference_steps", "guidance_scale", "seed", "sampler", "negative_prompt", "resize_mode")
+NAMES: Final = MappingProxyType({"model_name": "model", "width": "the width in size", "height": "the height in size"})
+TYPES: Final = MappingProxyType({401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"})
+CODES: Final = MappingProxyType(
+    {
+        "unknown-model": "model_not_found",
+        "unauthorized": "invalid_api_key",
+        "rate-exceeded": "rate_limit_exceeded",
+        "quota-exceeded": "insufficient_quota",
+    }
+)
+"""Where OpenAI has a word that programs look for; elsewhere `code` is the problem's own."""
+AS_BAD_REQUEST: Final = (415, 422)
+_TOKENS: Final = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+USAGE: Final = {**_TOKENS, "input_tokens_details": {"image_tokens": 0, "text_tokens": 0}}
+"""Nothing here is counted in tokens."""
+_DOCS: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image", "prompt"],
+                    "properties": {
+                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "prompt": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+class Edit(BaseModel):
+    """The form's fields. Those typed `object` are taken and mean nothing here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str
+    model: str = ""
+    n: Annotated[int, Field(ge=1, le=10)] = 1
+    size: Annotated[str, Field(pattern=r"^(auto|[0-9]{1,6}x[0-9]{1,6})$")] = "auto"
+    response_format: Literal["b64_json", "url"] = "b64_json"
+    output_format: Literal["png", "jpeg", "webp"] = "png"
+    background: Literal["auto", "opaque"] = "auto"
+    stream: bool = False
+    partial_images: Annotated[int, Field(ge=0, le=3)] = 0
+    strength: str | None = None
+    num_inference_steps: str | None = None
+    guidance_scale: str | None = None
+    seed: str | None = None
+    sampler: str | None = None
+    negative_prompt: str | None = None
+    resize_mode: str | None = None
+    priority: str | None = None
+    metadata: str | None = None
+    quality: object = None
+    input_fidelity: object = None
+    output_compression: object = None
+    moderation: object = None
+    complexity: object = None
+    user: object = None
+    safety_identifier: object = None
+
+
+class OpenAIRoutes:
+    """The routes of one gateway that speak OpenAI's protocol."""
+
+    def __init__(self, gateway: Gateway, reception: Reception) -> None:
+        self._gateway, self._calls = gateway, Calls(gateway, reception, PROTOCOL)
+
+    def router(self) -> APIRouter:
+        """The routes, to be included in an app."""
+        router = APIRouter(tags=["openai"])
+        router.add_api_route("/v1/images/edits", self.edits, methods=["POST"], openapi_extra=_DOCS)
+        return router
+
+    async def edits(self, request: Request) -> Response:
+        """OpenAI: make a picture of each `image` given, `n` times."""
+        began = time.perf_counter()
+        with self._gateway.in_flight.holding(self._length(request)):
+            form = await read_form(
+                request.stream(), request.headers.get("content-type", ""), self._gateway.limits, FILES
+            )
+            edit = parse(Edit, form.fields)
+            call = await self._calls.take(request, self._wishes(edit, form), began)
+        if edit.stream:
+            return StreamingResponse(self._streamed(edit, call), headers=sse.HEADERS, media_type=sse.MEDIA_TYPE)
+        try:
+            ends = await self._calls.ended(request, call)
+        except Gone:
+            return GONE
+        made = [await self._made(request, edit, job, end) for job, end in zip(call.jobs, ends, strict=True)]
+        about = {"created": int(self._gateway.clock()), "background": "opaque", "output_format": edit.output_format}
+        return JSONResponse({**about, "size": _size(ends[0]), "data": made, "usage": USAGE})
+
+    def _length(self, request: Request) -> int:
+        most_bytes = self._gateway.settings.max_upload_bytes
+        return declared_length(request.headers.get("content-length"), most_bytes, FORM_OVERHEAD_BYTES)
+
+    def _wishes(self, edit: Edit, form: Form) -> list[Wish]:
+        if not form.pictures:
+            raise Refusal("missing-image", "The form has no image; send the picture in it as a file.", param="image")
+        pictures = len(form.pictures) * edit.n
+        if pictures > MOST_PICTURES:
+            told = f"{len(form.pictures)} times n {edit.n} is {pictures} pictures; at most {MOST_PICTURES} are made"
+            raise Refusal("invalid-parameters", f"image {told} in one call. Send several.", param="n")
+        size = re.fullmatch(r"(\d+)x(\d+)", edit.size)
+        width, height = size.groups() if size else (None, None)
+        fields = edit.model_dump(include={*OWN, "prompt", "output_format", "priority", "metadata"}, exclude_none=True)
+        fields |= {"model_name": self._calls.model_name(edit.model), "width": width, "height": height}
+        wishes = []
+        for number in range(pictures):
+            picture = form.pictures[number // edit.n]
+            asked = self._calls.asked(_reseeded(fields, number))
+            wishes.append(Wish(asked, Given(picture.data, picture.sha256), picture.header))
+        return wishes
+
+    async def _made(self, request: Request, edit: Edit, job: Job, end: Outcome) -> dict[str, str]:
+        if edit.response_format == "url":
+            return {"url": self._gateway.links_of(request, job.id, job.created_at).result_url}
+        return {"b64_json": _base64(await self._calls.picture(end))}
+
+    async def _streamed(self, edit: Edit, call: Call) -> AsyncIterator[str]:
+        """The pictures one after the other, each behind its previews."""
+        whole = False
+        try:
+            for job in call.jobs:
+                index = 0
+                async for seen in self._calls.follow(job, edit.partial_images):
+                    if isinstance(seen, Outcome):
+                        about: dict[str, Any] = {
+                            "output_format": edit.output_format,
+                            "size": _size(seen),
+                            "usage": USAGE,
+                        }
+                        yield self._event("completed", await self._calls.picture(seen), about)
+                    elif seen.data:
+                        about = {"output_format": "jpeg", "size": edit.size, "partial_image_index": index}
+                        yield self._event("partial_image", seen.data, about)
+                        index += 1
+                    else:
+                        yield sse.SIGN_OF_LIFE
+            whole = True
+        except SfumatoError as error:
+            told = DIALECT.told(json.loads(bytes(problems.answer(error).body)))
+            yield sse.event("error", {"type": "error", **told.body})
+        finally:
+            if not whole:
+                self._calls.leave(call)
+
+    def _event(self, kind: str, picture: bytes, about: Mapping[str, Any]) -> str:
+        plain = {"background": "opaque", "quality": "auto", "created_at": int(self._gateway.clock())}
+        name = f"image_edit.{kind}"
+        return sse.event(name, {"type": name, "b64_json": _base64(picture), **plain, **about})
+
+
+def error_of(problem: Mapping[str, Any]) -> Told:
+    """A problem as OpenAI tells it: `code` is what programs go by, `param` the field at fault where one is known."""
+    slug, status = problem["type"].rpartition(":")[2], problem["status"]
+    status = 400 if status in AS_BAD_REQUEST else status
+    kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    about = {"type": kind, "param": problem.get("param"), "code": CODES.get(slug, slug)}
+    return Told(status, {"error": {"message": problem["detail"], **about}})
+
+
+DIALECT: Final = Dialect(PROTOCOL, ("/v1/images/",), error_of, NAMES)
+
+
+def _reseeded(fields: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Several pictures of one seed would be the same picture: each next one has the next seed."""
+    seed = fields.get("seed", "")
+    return {**fields, "seed": int(seed) + number} if number and re.fullmatch(r"\d{1,18}", seed) else dict(fields)
+
+
+def _size(end: Outcome) -> str:
+    return f"{end.picture.width}x{end.picture.height}" if end.picture else "auto"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
