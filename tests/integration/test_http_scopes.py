@@ -86,11 +86,13 @@ def test_each_route_lets_in_who_has_its_scope(service: GatewayService, scope: st
         if (method, path) in OPEN or scope in ("admin", needed):
             assert answer.status_code not in (401, 403, 500), (method, path, answer.text)
         elif scope:
-            assert f"scope {needed}" in problem(answer, 403, "forbidden")["detail"], (method, path)
+            assert answer.status_code == 403, (method, path, answer.text)
+            assert f"scope {needed}" in answer.text, (method, path)
         elif token and (method, path) in BY_LINK:
             problem(answer, 404, "not-found")
         else:
-            problem(answer, 401, "unauthorized")
+            assert answer.status_code == 401, (method, path, answer.text)
+            assert "Send a key that is good" in answer.text, (method, path)
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PATCH", "HEAD", "PROPFIND"])
