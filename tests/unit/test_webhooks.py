@@ -1,6 +1,7 @@
 """What is sent, signed by what, and when it is tried again."""
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from standardwebhooks import Webhook
 
 from sfumato.core.events import Started, advance, new_row
 from sfumato.core.links import Links
+from sfumato.core.prediction import version_id
 from sfumato.core.webhooks import (
     WAITS_S,
     Attempt,
@@ -75,6 +77,29 @@ def test_body_shows_the_job_with_its_links() -> None:
 def test_body_is_small_however_long_the_prompts_are() -> None:
     params = make_params(prompt="\N{GRINNING FACE}" * 4000, negative_prompt="\N{GRINNING FACE}" * 4000)
     body = PAYLOADS.of(claimed(params=params, metadata={"x": "\N{GRINNING FACE}" * 250}))
+
+    assert len(body) <= PAYLOAD_BYTES
+    assert json.loads(body)["cut"] == ["prompt", "negative_prompt"]
+
+
+def test_body_of_a_job_that_came_as_a_prediction_is_one() -> None:
+    told = json.loads(PAYLOADS.of(claimed(protocol="replicate")))
+
+    assert (told["status"], told["model"], told["input"]["prompt"]) == ("processing", "sfumato/restyle", "as a mosaic")
+    assert told["urls"]["get"] == f"https://sfumato.example/v1/predictions/{told['id']}"
+    assert told["version"] == version_id("restyle")
+
+
+def test_an_endpoint_is_told_of_all_jobs_in_one_shape() -> None:
+    mine = claimed(protocol="replicate")
+    delivery = dataclasses.replace(mine.delivery, endpoint="ep_1")
+
+    assert json.loads(PAYLOADS.of(dataclasses.replace(mine, delivery=delivery)))["type"] == "job.started"
+
+
+def test_body_of_a_prediction_is_small_however_long_the_prompts_are() -> None:
+    params = make_params(prompt="\N{GRINNING FACE}" * 4000, negative_prompt="\N{GRINNING FACE}" * 4000)
+    body = PAYLOADS.of(claimed(params=params, protocol="replicate", metadata={"x": "\N{GRINNING FACE}" * 250}))
 
     assert len(body) <= PAYLOAD_BYTES
     assert json.loads(body)["cut"] == ["prompt", "negative_prompt"]
