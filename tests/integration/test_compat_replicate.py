@@ -1,8 +1,10 @@
 """Replicate's protocol over HTTP: what is taken and refused, how predictions, models and files are shown."""
 
+import asyncio
 import base64
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ import pytest
 
 from sfumato.core.job import State, model_slug
 from sfumato.core.params import Sampler
+from sfumato.core.pictures import UPLOAD_KEEP_S
 from sfumato.gateway.compat.replicate import PREDICTIONS_A_PAGE
 from sfumato.gateway.compat.replicate_files import FILES_A_PAGE
+from sfumato.recorder.sweep import Sweep, promised
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
 from tests.sample_pictures import picture
-from tests.simulation.memory import MemoryBlobs
+from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryRows
 from tests.support import poll
 
 DATA_URL = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
@@ -469,6 +473,18 @@ def test_files_that_are_no_pictures_are_refused(
 
     assert words in told["detail"], told
     assert service.world.blobs == {}
+
+
+def test_a_file_is_swept_with_what_is_told_of_it(service: GatewayService) -> None:
+    upload(service)
+    world, settings = service.world, service.app.state.gateway.settings
+    stores = MemoryBlobs(world), MemoryOutcomes(world), MemoryRows(world), MemoryBroker(world)
+    sweep = Sweep(promised(settings), *stores)
+
+    asyncio.run(sweep.turn(time.time() + UPLOAD_KEEP_S - 60))
+    assert len(world.blobs) == 2
+    asyncio.run(sweep.turn(time.time() + UPLOAD_KEEP_S + 60))
+    assert world.blobs == {}
 
 
 def test_a_form_without_a_file_says_where_it_belongs(service: GatewayService) -> None:

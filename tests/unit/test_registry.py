@@ -116,6 +116,18 @@ def test_simulated_model_needs_nothing_but_its_name(tmp_path: Path) -> None:
     assert model.rules.shapes
 
 
+def test_a_version_is_anothers_when_name_hub_or_revision_is(tmp_path: Path) -> None:
+    def version(name: str, hub: str = "", revision: str = "") -> str:
+        more = f'hub = "{hub}"\nrevision = "{revision}"\n' if hub else ""
+        text = f'[models.{name}]\nbackend = "simulated"\n{more}'
+        return Registry.load(written(tmp_path, text)).version_of(name)
+
+    plain = version("one")
+    others = [version("two"), version("one", "a/b"), version("one", "a/b", "v1"), version("one", "a/b", "v2")]
+    assert len({plain, *others}) == 5
+    assert version("one") == plain == Registry.load(None).version_of("one")
+
+
 def test_plain_list_gives_each_name_the_bundled_files(tmp_path: Path) -> None:
     file = written(tmp_path, "# ours\nrunwayml/sd-1.5\n\n  restyle  \n", "model_names.txt")
 
