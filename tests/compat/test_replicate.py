@@ -30,8 +30,6 @@ pytestmark = pytest.mark.server
 MODELS = """
 [models.quick]
 backend = "simulated"
-hub = "somebody/quick"
-revision = "v2"
 
 [models."not so quick"]
 backend = "simulated"

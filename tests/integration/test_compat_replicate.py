@@ -190,7 +190,7 @@ def test_a_create_that_waits_answers_with_the_end(service: GatewayService, prefe
 def test_a_create_whose_wait_ran_out_is_starting_even_if_it_runs(tmp_path: Path) -> None:
     # The client takes any other status for the end of a wait.
     with gateway_service(tmp_path, LISTED, max_wait_s=0.6) as service:
-        soon(lambda: service.start(*jobs_of(service)))
+        soon(lambda: service.start(jobs_of(service)[0]))
         answer = create(service, headers={"Prefer": "wait"})
         path = f"/v1/predictions/{answer.json()['id']}"
 

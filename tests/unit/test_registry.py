@@ -11,6 +11,7 @@ import pytest
 
 from sfumato.core.errors import UnknownModel
 from sfumato.core.params import ParamsRequest, Sampler, Shape
+from sfumato.core.prediction import version_id
 from sfumato.models.folder import default_rules
 from sfumato.models.registry import BUNDLED, FOLDER, BadModels, BrokenModel, Lora, Registry
 
@@ -114,18 +115,6 @@ def test_simulated_model_needs_nothing_but_its_name(tmp_path: Path) -> None:
 
     assert model.backend == "simulated"
     assert model.rules.shapes
-
-
-def test_a_version_is_anothers_when_name_hub_or_revision_is(tmp_path: Path) -> None:
-    def version(name: str, hub: str = "", revision: str = "") -> str:
-        more = f'hub = "{hub}"\nrevision = "{revision}"\n' if hub else ""
-        text = f'[models.{name}]\nbackend = "simulated"\n{more}'
-        return Registry.load(written(tmp_path, text)).version_of(name)
-
-    plain = version("one")
-    others = [version("two"), version("one", "a/b"), version("one", "a/b", "v1"), version("one", "a/b", "v2")]
-    assert len({plain, *others}) == 5
-    assert version("one") == plain == Registry.load(None).version_of("one")
 
 
 def test_plain_list_gives_each_name_the_bundled_files(tmp_path: Path) -> None:
@@ -294,10 +283,13 @@ def test_diffusers_model_says_what_goes_on_top_of_its_folder(tmp_path: Path) -> 
         """,
     )
 
-    model = Registry.load(file).get("a")
+    registry = Registry.load(file)
+    model = registry.get("a")
 
     assert model.loras == (Lora(tmp_path / "style.safetensors", 0.8), Lora(tmp_path / "light.safetensors", 1.0))
     assert (model.hub, model.revision, model.output_filter) == ("owner/name", "5" * 40, "ours.filters:signed")
+    assert registry.version_of(model.name) == version_id(model.name, "owner/name", "5" * 40)
+    assert registry.version_of("another") == version_id("another")
     assert (model.attention_slicing, model.vae_tiling) == (True, True)
 
 

@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 from sfumato.core.errors import TransientError
 from sfumato.core.events import JobRow
 from sfumato.core.links import Links
-from sfumato.core.prediction import PROTOCOL, prediction_json, version_id
+from sfumato.core.prediction import PROTOCOL, prediction_json
 from sfumato.core.shown import Sighting, job_json, rfc3339
 from sfumato.core.webhooks import JOB_ENDPOINT, Attempt, Claimed, Outbox, Room, owners_secret, wait_after
 from sfumato.net.fetcher import Fetcher, Unreachable
@@ -50,9 +50,7 @@ class Payloads:
     `version_of` gives the version of a model that is now listed, by its name.
     """
 
-    def __init__(
-        self, links: Links, public_url: str, result_keep_s: float, version_of: Callable[[str], str] = version_id
-    ) -> None:
+    def __init__(self, links: Links, public_url: str, result_keep_s: float, version_of: Callable[[str], str]) -> None:
         self._links, self._public_url, self._result_keep_s = links, public_url, result_keep_s
         self._version_of = version_of
 
