@@ -116,6 +116,7 @@ class OpenAIRoutes:
     async def edits(self, request: Request) -> Response:
         """OpenAI: make a picture of each `image` given, `n` times."""
         began = time.perf_counter()
+        await self._calls.room(request)
         with self._gateway.in_flight.holding(self._length(request)):
             form = await read_form(
                 request.stream(), request.headers.get("content-type", ""), self._gateway.limits, FILES
