@@ -110,7 +110,7 @@ def test_what_comes_from_an_address_and_is_no_picture_is_refused(
 
 
 def test_a_host_that_hangs_is_given_up(tmp_path: Path) -> None:
-    settings = {"remote_images": True, "remote_images_allow": LOOPBACK, "remote_images_s": 0.2}
+    settings: dict[str, Any] = {"remote_images": True, "remote_images_allow": LOOPBACK, "remote_images_s": 0.2}
     with gateway_service(tmp_path, **settings) as service:
         listener = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # takes connections, answers nothing
         with listener:
