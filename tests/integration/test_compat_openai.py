@@ -209,6 +209,29 @@ def test_a_job_canceled_by_somebody_else_ends_the_call(service: GatewayService) 
         wrong(answer.result(10), 410, "job-canceled")
 
 
+def test_a_picture_that_was_deleted_meanwhile_is_told(service: GatewayService) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(edit, service)
+        (job,) = taken(service, 1)
+        service.end(job.id)
+        del service.world.blobs[f"outputs/{job.id}/a1b2.png"]
+        wrong(answer.result(10), 410, "picture-gone")
+
+
+def test_a_gateway_that_stops_tells_who_waits_to_come_again_and_keeps_no_job(service: GatewayService) -> None:
+    gateway = service.app.state.gateway
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(edit, service)
+        (job,) = taken(service, 1)
+        assert service.client.portal is not None
+        service.client.portal.call(gateway.stopping.set)
+        service.client.portal.call(gateway.live.release)
+        error = wrong(answer.result(10), 503, "try-again")
+    assert error["message"] == "This gateway stops; send it again."
+    assert answer.result().headers["retry-after"] == "1"
+    assert service.world.outcomes[job.id].state is State.CANCELED
+
+
 def test_a_call_that_waited_too_long_says_so_and_its_jobs_are_canceled(tmp_path: Path) -> None:
     with gateway_service(tmp_path, call_wait_s=0.2) as service:
         error = wrong(edit(service), 504, "took-too-long")
