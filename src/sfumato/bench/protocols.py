@@ -1,7 +1,7 @@
 """`sfumato bench protocols`: what another service's protocol adds to the way from a submit to its result.
 
-The service, picture and model are those of `bench overhead`, with one client. All ways are gone in turn, round by
-round, so that whatever else the machine does meets them alike; a way is compared with the service's own to the same end: the
+The service, picture and model are those of `bench overhead`, with one client. All ways are gone in turn, so that
+whatever else the machine does meets them alike. A way is compared with the service's own to the same end: the
 picture itself, or the state of a job that has ended, with its link.
 """
 
