@@ -8,10 +8,11 @@ import pytest
 from sfumato.core.errors import TransientError
 from sfumato.core.events import Alive, Ended, JobRow, Started
 from sfumato.core.job import Job, Outcome, State
+from sfumato.core.pictures import UPLOAD_KEEP_S
 from sfumato.core.ports import RowChange
 from sfumato.recorder.lag import Lag
 from sfumato.recorder.recorder import EXPIRY_GRACE_S, Recorder
-from sfumato.recorder.sweep import UPLOAD_KEEP_S, Keep, Sweep
+from sfumato.recorder.sweep import Keep, Sweep
 from tests.simulation.memory import MemoryBlobs, MemoryBroker, MemoryOutcomes, MemoryRows, World
 from tests.support import NOW, counted, make_job
 

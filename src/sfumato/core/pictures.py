@@ -1,11 +1,14 @@
 """Where a job's pictures are, and deleting all of them."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from sfumato.core.job import preview_key
 from sfumato.core.ports import Blobs, BlobSweep
 
-__all__ = ["PictureStore", "delete_pictures"]
+__all__ = ["UPLOAD_KEEP_S", "PictureStore", "delete_pictures"]
+
+UPLOAD_KEEP_S: Final = 86_400.0
+"""An upload is copied when its job is submitted; after a day nobody comes back for it."""
 
 
 class PictureStore(Blobs, BlobSweep, Protocol):

@@ -10,7 +10,16 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import unquote
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 from pydantic_core import ErrorDetails, from_json
 
 from sfumato.core.history import moment
@@ -28,6 +37,7 @@ __all__ = [
     "EndpointAsked",
     "EventsAsked",
     "ListAsked",
+    "Metadata",
     "NewsAsked",
     "RotateAsked",
     "hooks",
@@ -60,6 +70,21 @@ def without_nul(text: str) -> str:
     return text
 
 
+def small_object(given: object) -> object:
+    """A JSON object, as itself or as text. Raises ValueError when it is none, or larger than is kept."""
+    try:
+        value = from_json(given, allow_inf_nan=False) if isinstance(given, str) else given
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError('must be a JSON object, such as {"order": 7}')
+    size_bytes = len(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+    if size_bytes > METADATA_BYTES:
+        raise ValueError(f"is {size_bytes} bytes of JSON; at most {METADATA_BYTES} are kept")
+    return value
+
+
+Metadata = Annotated[dict[str, Any], BeforeValidator(small_object)]
 OwnerAsked = Annotated[str, Field(max_length=64), AfterValidator(without_nul)]
 
 
@@ -70,7 +95,7 @@ class Asked(ParamsRequest):
 
     model_name: Annotated[str, Field(max_length=200)]
     priority: Priority = Priority.NORMAL
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
     webhook_url: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
     webhook_events: Annotated[str, Field(max_length=200)] = ""
 
@@ -84,20 +109,6 @@ class Asked(ParamsRequest):
     @classmethod
     def _without_nul(cls, given: str) -> str:
         return without_nul(given)
-
-    @field_validator("metadata", mode="before")
-    @classmethod
-    def _small_object(cls, given: object) -> object:
-        try:
-            value = from_json(given, allow_inf_nan=False) if isinstance(given, str) else given
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise ValueError('must be a JSON object, such as {"order": 7}')
-        size_bytes = len(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
-        if size_bytes > METADATA_BYTES:
-            raise ValueError(f"is {size_bytes} bytes of JSON; at most {METADATA_BYTES} are kept")
-        return value
 
 
 class AskedJson(Asked):

@@ -1,7 +1,7 @@
 """Bodies as they arrive: a picture is checked while it streams in, and kept in memory until it is known to be good.
 
 Nothing here writes anywhere. A body is refused at the first byte that shows it to be too large, of the wrong type or
-with too many pixels; what follows is never read. File names are not looked at.
+with too many pixels; what follows is never read. File names say nothing about a picture.
 """
 
 import asyncio
@@ -207,10 +207,11 @@ ONE_IMAGE: Final = FileFields()
 
 @dataclass(slots=True)
 class Form:
-    """A multipart form: its text fields, and its pictures in their order."""
+    """A multipart form: its text fields, and its pictures in their order, with what their files are called there."""
 
     fields: dict[str, str] = field(default_factory=dict)
     pictures: list[Received] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
     @property
     def picture(self) -> Received | None:
@@ -301,6 +302,7 @@ class _FormReader:
                 many = "twice; send it once" if files.most == 1 else f"over {files.most} times; send fewer"
                 raise Refusal("invalid-parameters", f"{shown} is in the form {many}.")
             self._picture = Receiving(self._limits, segment.content_type or "")
+            self.form.names.append(segment.filename or "")
         elif segment.filename is not None:
             called = f"the picture's field is called {files.names[0]}"
             raise Refusal("unknown-parameter", f"{shown} came as a file; {called}.")

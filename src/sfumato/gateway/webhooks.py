@@ -1,6 +1,7 @@
 """Routes about webhooks: an owner's endpoints, and what was delivered to whom."""
 
 import os
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -8,11 +9,11 @@ from fastapi.responses import JSONResponse
 
 from sfumato.core.errors import NotFound
 from sfumato.core.job import uuid7
-from sfumato.core.keys import LOCAL
+from sfumato.core.keys import LOCAL, Scope
 from sfumato.core.shown import rfc3339
 from sfumato.core.webhooks import Delivery, DeliveryQuery, Endpoint, Hook, owners_secret
 from sfumato.gateway.asked import DeliveriesAsked, EndpointAsked, RotateAsked, openapi_parameters, parse, read_query
-from sfumato.gateway.callers import caller_of
+from sfumato.gateway.callers import Caller, caller_of
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.problems import Refusal
 from sfumato.gateway.uploads import read_body
@@ -20,7 +21,7 @@ from sfumato.net.addresses import Allowed
 from sfumato.net.targets import RefusedUrl, Target
 from sfumato.storage.secrets import new_webhook_secret
 
-__all__ = ["WebhookRoutes", "check_webhook"]
+__all__ = ["WebhookRoutes", "check_webhook", "own_secrets"]
 
 MOST_ENDPOINTS: Final = 20
 BODY_BYTES: Final = 16 * 1024
@@ -39,6 +40,19 @@ def check_webhook(url: str, events: str, allowed: Allowed) -> None:
     except RefusedUrl as error:
         detail = f"The webhook's address is refused. {error.detail} Who runs the service may allow more"
         raise Refusal("bad-webhook", f"{detail} (SFUMATO_WEBHOOK_ALLOW).") from error
+
+
+def own_secrets(caller: Caller, secrets: Sequence[str]) -> list[str]:
+    """What signs the webhooks of the caller's single jobs, made from the service's `secrets`; the first signs first.
+
+    Raises:
+        Refusal: forbidden; the secret would be the service's own, or the key may only read.
+    """
+    if caller.key is None or caller.owner == LOCAL:
+        raise Refusal("forbidden", "This is the service's own secret: who runs it finds it in its data folder.")
+    if not caller.key.may(Scope.SUBMIT):
+        raise Refusal("forbidden", f"This needs a key with the scope {Scope.SUBMIT}; this one has others.")
+    return [owners_secret(each, caller.owner) for each in secrets]
 
 
 class WebhookRoutes:
@@ -97,10 +111,7 @@ class WebhookRoutes:
 
     async def secrets(self, request: Request) -> JSONResponse:
         """What signs the webhooks of the owner's single jobs; POST, since a key that may only read must not see it."""
-        caller = caller_of(request)
-        if caller.key is None or caller.owner == LOCAL:
-            raise Refusal("forbidden", "This is the service's own secret: who runs it finds it in its data folder.")
-        found = [owners_secret(each, caller.owner) for each in self._gateway.webhook_secrets]
+        found = own_secrets(caller_of(request), self._gateway.webhook_secrets)
         return JSONResponse({"secrets": found}, headers={"Cache-Control": "no-store"})
 
     async def deliveries(self, request: Request) -> JSONResponse:

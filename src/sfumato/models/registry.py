@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from sfumato.core.errors import UnknownModel
 from sfumato.core.params import ModelRules
+from sfumato.core.prediction import version_id
 from sfumato.models.entry import Entry, Listed, parsed, said
 from sfumato.models.folder import default_rules
 from sfumato.models.model import BUNDLED, FOLDER, BadModels, BrokenModel, Lora, Model, Scaling
@@ -140,6 +141,11 @@ class Registry:
     def names(self) -> tuple[str, ...]:
         """The names of all that can be served, in order."""
         return tuple(self._reading.models)
+
+    def version_of(self, name: str) -> str:
+        """What stands for the model of this name as it is listed now; of one that is not, for the name alone."""
+        model = self._reading.models.get(name)
+        return version_id(name, model.hub, model.revision) if model else version_id(name)
 
     @property
     def troubles(self) -> Mapping[str, str]:

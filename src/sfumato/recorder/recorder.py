@@ -209,7 +209,7 @@ async def _serve(settings: Settings) -> None:
     async with open_ports(settings) as ports:
         recorder = Recorder((model.slug for model in registry), ports.broker, ports.rows, ports.outcomes)
         sweep = Sweep(promised(settings), ports.blobs, ports.outcomes, ports.rows, ports.broker)
-        sender = _sender(settings, ports.outbox)
+        sender = _sender(settings, ports.outbox, registry)
         sender.bell = recorder.changed  # what is folded is owed in the same transaction
         log.info("ready: %d models", len(registry.names()))
         begin("sfumato_recorded_total", log="jobs")
@@ -222,10 +222,10 @@ async def _serve(settings: Settings) -> None:
                 task.cancel()
 
 
-def _sender(settings: Settings, outbox: Outbox) -> Sender:
+def _sender(settings: Settings, outbox: Outbox, registry: Registry) -> Sender:
     """Raises NoSecret when a secret is neither set nor can be kept in the data folder."""
     links = Links(link_secrets(settings.link_secrets.get_secret_value(), settings.data_dir))
-    payloads = Payloads(links, settings.public_url, settings.result_keep_s)
+    payloads = Payloads(links, settings.public_url, settings.result_keep_s, registry.version_of)
     fetcher = Fetcher(Allowed.parse(settings.webhook_allow), total_s=ATTEMPT_S, limit_bytes=ANSWER_BYTES)
     return Sender(
         outbox, fetcher, payloads, webhook_secrets(settings.webhook_secrets.get_secret_value(), settings.data_dir)

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from sfumato.config import Settings
 from sfumato.core.errors import TransientError
+from sfumato.core.pictures import UPLOAD_KEEP_S
 from sfumato.core.ports import Blobs, BlobSweep, JobRecorder, LogSweep, Outcomes
 from sfumato.observability import count
 
@@ -16,8 +17,6 @@ log = logging.getLogger(__name__)
 
 PREVIEW_KEEP_S: Final = 600.0
 """A preview is deleted when its job ends; one that is left was made by a worker that died."""
-UPLOAD_KEEP_S: Final = 86_400.0
-"""An upload is copied when its job is submitted; after a day nobody comes back for it."""
 
 
 @dataclass(frozen=True, slots=True)

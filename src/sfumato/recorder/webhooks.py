@@ -6,14 +6,16 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from standardwebhooks import Webhook
 
 from sfumato.core.errors import TransientError
+from sfumato.core.events import JobRow
 from sfumato.core.links import Links
+from sfumato.core.prediction import PROTOCOL, prediction_json, version_id
 from sfumato.core.shown import Sighting, job_json, rfc3339
 from sfumato.core.webhooks import JOB_ENDPOINT, Attempt, Claimed, Outbox, Room, owners_secret, wait_after
 from sfumato.net.fetcher import Fetcher, Unreachable
@@ -43,16 +45,25 @@ GONE: Final = 410
 
 
 class Payloads:
-    """Makes what is sent: the job as `GET /api/jobs/{id}` showed it right after the event, with its links."""
+    """Makes what is sent: the job as it was shown right after the event, with its links, in the words it came in.
 
-    def __init__(self, links: Links, public_url: str, result_keep_s: float) -> None:
+    `version_of` gives the version of a model that is now listed, by its name.
+    """
+
+    def __init__(
+        self, links: Links, public_url: str, result_keep_s: float, version_of: Callable[[str], str] = version_id
+    ) -> None:
         self._links, self._public_url, self._result_keep_s = links, public_url, result_keep_s
+        self._version_of = version_of
 
     def of(self, claimed: Claimed) -> bytes:
         """The body, the same at every attempt; at most PAYLOAD_BYTES, for which long prompts are cut."""
         row, job = claimed.row, claimed.row.job
-        expires_at = job.created_at + self._result_keep_s
-        links = self._links.of_job(self._public_url or job.link_base, row.id, expires_at)
+        base_url = self._public_url or job.link_base
+        links = self._links.of_job(base_url, row.id, job.created_at + self._result_keep_s)
+        # Who made an endpoint expects one shape of all jobs, in whatever words they came.
+        if job.protocol == PROTOCOL and claimed.delivery.endpoint == JOB_ENDPOINT:
+            return self._prediction(row, base_url, links.result_url)
         data = job_json(Sighting(row.id, row, row.outcome), links, None, None)
         told = {
             "type": f"job.{claimed.delivery.event}",
@@ -64,6 +75,15 @@ class Payloads:
             data["prompt"] = data["prompt"][:CUT_CHARS]
             data["params"]["negative_prompt"] = data["params"]["negative_prompt"][:CUT_CHARS]
             body = _dumped(told | {"cut": ["prompt", "negative_prompt"]})
+        return body
+
+    def _prediction(self, row: JobRow, base_url: str, output_url: str) -> bytes:
+        told = prediction_json(row, row.outcome, base_url, output_url, self._version_of(row.job.model), None)
+        body = _dumped(told)
+        if len(body) > PAYLOAD_BYTES:
+            cut = ("prompt", "negative_prompt")
+            told["input"] |= {name: told["input"][name][:CUT_CHARS] for name in cut}
+            body = _dumped(told | {"cut": cut})
         return body
 
 

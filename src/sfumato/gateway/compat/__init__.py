@@ -7,11 +7,17 @@ is told in the client's words. The gateway does not know that they exist: `app` 
 
 from fastapi import FastAPI
 
+from sfumato.gateway.compat import model_list
 from sfumato.gateway.compat.automatic1111 import DIALECT as AUTOMATIC1111
 from sfumato.gateway.compat.automatic1111 import Automatic1111Routes
 from sfumato.gateway.compat.dialects import Dialect
+from sfumato.gateway.compat.model_list import ModelList
 from sfumato.gateway.compat.openai import DIALECT as OPENAI
 from sfumato.gateway.compat.openai import OpenAIRoutes
+from sfumato.gateway.compat.replicate import DIALECT as REPLICATE
+from sfumato.gateway.compat.replicate import ReplicateRoutes
+from sfumato.gateway.compat.replicate_files import FILES_DIALECT, ReplicateFiles
+from sfumato.gateway.compat.replicate_models import ReplicateModels
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.reception import Reception
 
@@ -28,4 +34,11 @@ def install(app: FastAPI, gateway: Gateway, reception: Reception) -> list[Dialec
     if "openai" in spoken:
         app.include_router(OpenAIRoutes(gateway, reception).router())
         dialects.append(OPENAI)
+    if "replicate" in spoken:
+        for routes in (ReplicateRoutes(gateway, reception), ReplicateModels(gateway), ReplicateFiles(gateway)):
+            app.include_router(routes.router())
+        dialects += [REPLICATE, FILES_DIALECT]
+    if "openai" in spoken or "replicate" in spoken:
+        app.include_router(ModelList(gateway, spoken).router())
+        dialects += model_list.shared(spoken)
     return dialects

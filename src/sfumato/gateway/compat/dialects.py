@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sfumato.gateway.problems import PROBLEM_TYPE
 from sfumato.observability import begin, count
 
-__all__ = ["Dialect", "Dialects", "Told"]
+__all__ = ["Dialect", "Dialects", "Told", "as_it_is"]
 
 Headers = list[tuple[bytes, bytes]]
 _JSON: Final = b"application/json"
@@ -30,6 +30,11 @@ class Told(NamedTuple):
     body: Mapping[str, Any]
     media_type: bytes = _JSON
     challenge: bytes = b""
+
+
+def as_it_is(problem: Mapping[str, Any]) -> Told:
+    """How a protocol tells a problem that tells failures as problems too."""
+    return Told(problem["status"], problem, PROBLEM_TYPE.encode())
 
 
 @dataclass(frozen=True, slots=True)
