@@ -173,29 +173,34 @@ def test_the_client_library_works_through_the_door(cluster: Cluster, tmp_path: P
 
 def test_clients_of_other_services_work_through_the_door(cluster: Cluster) -> None:
     photo = min(PICTURES.glob("*.jpg")).read_bytes()
-    openai = OpenAI(base_url=f"{cluster.url}/v1", api_key="none", max_retries=0)
-    slow = {"model": "slow", "extra_body": {"num_inference_steps": 40, "strength": 1}}
-
-    events = list(openai.images.edit(image=photo, prompt="neon", stream=True, partial_images=1, **slow))
-
-    assert [event.type for event in events] == ["image_edit.partial_image", "image_edit.completed"]
+    slow = {"model": "slow", "extra_body": {"num_inference_steps": 120, "strength": 1}}
+    with (
+        OpenAI(base_url=f"{cluster.url}/v1", api_key="none", max_retries=0) as openai,
+        openai.images.edit(image=photo, prompt="neon", stream=True, partial_images=1, **slow) as events,
+    ):
+        assert [event.type for event in events] == ["image_edit.partial_image", "image_edit.completed"]
     a1111 = WebUIApi(baseurl=f"{cluster.url}/sdapi/v1")
-    # Options that one gateway took are there on the other.
-    a1111.set_options({"sd_model_checkpoint": "restyle"})
-    assert {a1111.util_get_current_model() for _ in range(6)} == {"restyle"}
-    made = a1111.img2img(images=[Image.open(io.BytesIO(photo))], prompt="neon", sampler_name="DPM++ 2M", batch_size=2)
-    assert [image.size for image in made.images] == [(512, 512)] * 2
+    with a1111.session:
+        # Options that one gateway took are there on the other.
+        a1111.set_options({"sd_model_checkpoint": "restyle"})
+        assert {a1111.util_get_current_model() for _ in range(6)} == {"restyle"}
+        image = Image.open(io.BytesIO(photo))
+        made = a1111.img2img(images=[image], prompt="neon", sampler_name="DPM++ 2M", batch_size=2)
+    assert [each.size for each in made.images] == [(512, 512)] * 2
     replicate = ReplicateClient(api_token="none", base_url=cluster.url)
-    (link,) = replicate.run("sfumato/restyle", input={"image": io.BytesIO(photo), "prompt": "neon"})
+    with replicate._client:
+        (link,) = replicate.run("sfumato/restyle", input={"image": io.BytesIO(photo), "prompt": "neon"})
     status, body = cluster.get(str(link))
     assert status == 200
     assert Image.open(io.BytesIO(body)).format == "PNG"
 
 
 def test_a_client_that_leaves_a_call_leaves_no_job_behind_the_door(cluster: Cluster) -> None:
-    openai = OpenAI(base_url=f"{cluster.url}/v1", api_key="none", max_retries=0, timeout=1.5)
     endless = {"model": "slow", "extra_body": {"num_inference_steps": 200, "strength": 1}}
-    with pytest.raises(APITimeoutError):
+    with (
+        OpenAI(base_url=f"{cluster.url}/v1", api_key="none", max_retries=0, timeout=1.5) as openai,
+        pytest.raises(APITimeoutError),
+    ):
         openai.images.edit(image=picture(), prompt="left behind", **endless)
 
     def ended() -> Any:
