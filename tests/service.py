@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 from tests.support import poll
 
-__all__ = ["Answer", "Service", "alive", "answered", "children", "picture_request", "post_picture", "stream"]
+__all__ = ["Answer", "Service", "alive", "answered", "children", "picture_request", "post_picture", "sfumato", "stream"]
 
 SIMULATED = """
 [models.quick]
@@ -117,6 +117,13 @@ class Service:
         pid = poll(lambda: self.roles().get("gateway"), within_s=20)
         lines = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
         return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def sfumato(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """What the command says, with its data in `folder`."""
+    environment = dict(os.environ) | {"SFUMATO_DATA_DIR": str(folder)}  # noqa: TID251 - the child's
+    command = [sys.executable, "-m", "sfumato", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
 
 
 def children(pid: int) -> dict[str, int]:

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai import APITimeoutError, OpenAI
 from PIL import Image
+from replicate.client import Client as ReplicateClient
+from webuiapi import WebUIApi
 
 from sfumato import Client
 from sfumato.cluster.minio import minio
@@ -166,6 +169,45 @@ def test_the_client_library_works_through_the_door(cluster: Cluster, tmp_path: P
         saved = result.save(tmp_path / "made")
     with Image.open(saved) as made:
         assert abs(made.width / made.height - 64 / 48) < 0.02
+
+
+def test_clients_of_other_services_work_through_the_door(cluster: Cluster) -> None:
+    photo = min(PICTURES.glob("*.jpg")).read_bytes()
+    slow = {"model": "slow", "extra_body": {"num_inference_steps": 120, "strength": 1}}
+    with (
+        OpenAI(base_url=f"{cluster.url}/v1", api_key="none", max_retries=0) as openai,
+        openai.images.edit(image=photo, prompt="neon", stream=True, partial_images=1, **slow) as events,
+    ):
+        assert [event.type for event in events] == ["image_edit.partial_image", "image_edit.completed"]
+    a1111 = WebUIApi(baseurl=f"{cluster.url}/sdapi/v1")
+    with a1111.session:
+        # Options that one gateway took are there on the other.
+        a1111.set_options({"sd_model_checkpoint": "restyle"})
+        assert {a1111.util_get_current_model() for _ in range(6)} == {"restyle"}
+        image = Image.open(io.BytesIO(photo))
+        made = a1111.img2img(images=[image], prompt="neon", sampler_name="DPM++ 2M", batch_size=2)
+    assert [each.size for each in made.images] == [(512, 512)] * 2
+    replicate = ReplicateClient(api_token="none", base_url=cluster.url)
+    with replicate._client:
+        (link,) = replicate.run("sfumato/restyle", input={"image": io.BytesIO(photo), "prompt": "neon"})
+    status, body = cluster.get(str(link))
+    assert status == 200
+    assert Image.open(io.BytesIO(body)).format == "PNG"
+
+
+def test_a_client_that_leaves_a_call_leaves_no_job_behind_the_door(cluster: Cluster) -> None:
+    endless = {"model": "slow", "extra_body": {"num_inference_steps": 200, "strength": 1}}
+    with (
+        OpenAI(base_url=f"{cluster.url}/v1", api_key="none", max_retries=0, timeout=1.5) as openai,
+        pytest.raises(APITimeoutError),
+    ):
+        openai.images.edit(image=picture(), prompt="left behind", **endless)
+
+    def ended() -> Any:
+        listed = json.loads(cluster.get("/api/jobs?limit=5")[1])["jobs"]
+        return [job["status"] for job in listed if job["prompt"] == "left behind"] == ["canceled"]
+
+    poll(ended, within_s=10)
 
 
 def test_results_outlive_a_restart_of_the_whole_cluster_with_minio(tmp_path: Path) -> None:

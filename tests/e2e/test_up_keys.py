@@ -10,16 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import Answer, Service, answered, picture_request
+from tests.service import Answer, Service, answered, picture_request, sfumato
 from tests.support import poll
 
 DOCS = Path(__file__).parents[2] / "docs" / "how-to"
-
-
-def sfumato(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ) | {"SFUMATO_DATA_DIR": str(folder)}  # noqa: TID251 - the child's
-    command = [sys.executable, "-m", "sfumato", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
 
 
 def test_up_refuses_to_be_reached_by_others_without_a_key(tmp_path: Path) -> None:

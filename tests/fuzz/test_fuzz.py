@@ -1,5 +1,6 @@
 """Whatever is sent to a real service: no 5xx, no hang, no file left behind. `make fuzz` sends 100,000 requests."""
 
+import base64
 import os
 import subprocess
 import sys
@@ -26,6 +27,13 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(3_600)]
 
 MODELS = '[models.quick]\nbackend = "simulated"\nmax_backlog = 5000\n'
 PICTURE = picture()
+DATA_URL = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
+OF_PROTOCOLS: dict[str, dict[str, Any]] = {
+    "/sdapi/v1/img2img": {"init_images": [DATA_URL], "batch_size": 1, "n_iter": 1},
+    "/v1/images/edits": {"image": PICTURE, "prompt": "x"},
+    "/v1/models/{owner}/{name}/predictions": {"input": {"image": DATA_URL}},
+    "/v1/predictions": {"version": "quick", "input": {"image": DATA_URL}},
+}
 STREAMS = ("/api/events", "/api/jobs/{job_id}/events")
 """They end with the job, or never: what is looked at is how they begin."""
 
@@ -70,8 +78,8 @@ def nothing_left_behind(service: Service, headers: dict[str, str]) -> None:
     assert left == []
 
 
-KEPT = ("uploads", "requests")
-"""An upload waits a day for its job; a request's key holds as long as its result would be kept."""
+KEPT = ("uploads", "requests", "options")
+"""An upload waits a day for its job; a request's key holds as long as its result would be kept; options stay."""
 
 
 def sent(count: int, strategy: st.SearchStrategy[Any], send: Callable[[Any], int], statuses: Counter[int]) -> None:
@@ -124,6 +132,8 @@ class Steered:
             some = {name: case.query[name] for name in list(case.query)[:2]}
             case.query = {**some, "model_name": "quick", "prompt": "x"}
             case.body, case.media_type = cast("Any", PICTURE), "image/png"
+        if (good := OF_PROTOCOLS.get(case.operation.path)) and isinstance(case.body, dict):
+            case.body = {**case.body, **good}
 
     def _remember(self, answer: requests.Response) -> None:
         body = answer.content

@@ -40,8 +40,34 @@ SUBMIT = {
     ("post", "/api/webhooks/secrets"),
     ("put", "/api/uploads/{upload_id}"),
 }
-AUTOMATIC1111_READ: set[tuple[str, str]] = set()
-AUTOMATIC1111_SUBMIT: set[tuple[str, str]] = set()
+AUTOMATIC1111_READ = {
+    ("get", "/sdapi/v1/cmd-flags"),
+    ("get", "/sdapi/v1/embeddings"),
+    ("get", "/sdapi/v1/extensions"),
+    ("get", "/sdapi/v1/face-restorers"),
+    ("get", "/sdapi/v1/hypernetworks"),
+    ("get", "/sdapi/v1/latent-upscale-modes"),
+    ("get", "/sdapi/v1/loras"),
+    ("get", "/sdapi/v1/memory"),
+    ("get", "/sdapi/v1/options"),
+    ("get", "/sdapi/v1/progress"),
+    ("get", "/sdapi/v1/prompt-styles"),
+    ("get", "/sdapi/v1/realesrgan-models"),
+    ("get", "/sdapi/v1/samplers"),
+    ("get", "/sdapi/v1/schedulers"),
+    ("get", "/sdapi/v1/script-info"),
+    ("get", "/sdapi/v1/scripts"),
+    ("get", "/sdapi/v1/sd-models"),
+    ("get", "/sdapi/v1/sd-vae"),
+    ("get", "/sdapi/v1/upscalers"),
+}
+AUTOMATIC1111_SUBMIT = {
+    ("post", "/sdapi/v1/img2img"),
+    ("post", "/sdapi/v1/interrupt"),
+    ("post", "/sdapi/v1/options"),
+    ("post", "/sdapi/v1/refresh-checkpoints"),
+    ("post", "/sdapi/v1/skip"),
+}
 
 OPENAI_SUBMIT = {("post", "/v1/images/edits")}
 

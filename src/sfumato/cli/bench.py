@@ -23,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
     bench.command(cls=Verb)(accept)
     bench.command(cls=Verb)(dispatch)
     bench.command(cls=Verb)(follow)
+    bench.command(cls=Verb)(protocols)
     app.add_typer(bench, name="bench", rich_help_panel="Run the service")
 
 
@@ -55,6 +56,13 @@ def dispatch(json_file: JsonFile = None) -> None:
 def follow(json_file: JsonFile = None) -> None:
     """What it costs a gateway when many clients follow their jobs, and how soon they hear of an end."""
     from sfumato.bench.follow import run
+
+    _print(run(json_file))
+
+
+def protocols(json_file: JsonFile = None) -> None:
+    """What AUTOMATIC1111's, OpenAI's and Replicate's protocols add to the service's own way from submit to result."""
+    from sfumato.bench.protocols import run
 
     _print(run(json_file))
 

@@ -259,7 +259,8 @@ class BlobHead:
 
 
 class Blobs(Protocol):
-    """Objects by key: inputs/…, outputs/…, requests/…, uploads/…. Keys are slash-separated, never start with one."""
+    """Objects by key: inputs/…, outputs/…, requests/…, uploads/…, previews/…, options/…. Keys are slash-separated and
+    never start with one. What is under options/ is an owner's choice and is kept for good; the others expire."""
 
     async def put(self, key: str, data: bytes, *, create_only: bool = False) -> str:
         """Store `data` whole or not at all; durable when this returns; gives the etag.

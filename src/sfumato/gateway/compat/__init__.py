@@ -8,6 +8,8 @@ is told in the client's words. The gateway does not know that they exist: `app` 
 from fastapi import FastAPI
 
 from sfumato.gateway.compat import model_list
+from sfumato.gateway.compat.automatic1111 import DIALECT as AUTOMATIC1111
+from sfumato.gateway.compat.automatic1111 import Automatic1111Routes
 from sfumato.gateway.compat.dialects import Dialect
 from sfumato.gateway.compat.model_list import ModelList
 from sfumato.gateway.compat.openai import DIALECT as OPENAI
@@ -26,6 +28,9 @@ def install(app: FastAPI, gateway: Gateway, reception: Reception) -> list[Dialec
     """Add the routes of the protocols that are switched on; how each of them tells its failures."""
     spoken = gateway.settings.protocols.split(",")
     dialects: list[Dialect] = []
+    if "automatic1111" in spoken:
+        app.include_router(Automatic1111Routes(gateway, reception).router())
+        dialects.append(AUTOMATIC1111)
     if "openai" in spoken:
         app.include_router(OpenAIRoutes(gateway, reception).router())
         dialects.append(OPENAI)

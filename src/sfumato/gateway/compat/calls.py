@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fastapi import Request, Response
 
-from sfumato.core.errors import NotFound, SfumatoError, TransientError
+from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.events import new_row
 from sfumato.core.job import Job, Outcome, model_slug, preview_key, uuid7
 from sfumato.gateway.asked import Asked, idempotency_key, parse
@@ -78,6 +78,10 @@ class Calls:
         self._gateway, self._reception, self._protocol = gateway, reception, protocol
         self._ending: set[asyncio.Task[None]] = set()
 
+    async def room(self, request: Request) -> None:
+        """See that the caller may have one job more, before anything is read. Raises Refusal (quota-exceeded)."""
+        await self._reception.room(caller_of(request), self._key(request, 0))
+
     async def body(self, request: Request) -> bytes:
         """A JSON body; read it while `in_flight` holds `length`. Raises Refusal."""
         limits = self._gateway.limits
@@ -110,21 +114,22 @@ class Calls:
         Raises:
             Refusal, InvalidRequest, TransientError: as `Reception.accept`.
         """
-        gateway, key = self._gateway, idempotency_key(request.headers.get("idempotency-key"))
-        came = Came(self._protocol, uuid7(gateway.clock(), os.urandom(10)))
-        taken: list[Job] = []
-        await self._reception.room(caller_of(request), None)
+        came = Came(self._protocol, uuid7(self._gateway.clock(), os.urandom(10)))
+        keyed, taken = self._key(request, 0) is not None, list[Job]()
         try:
             for number, wish in enumerate(wishes):
-                own = None if key is None else f"{self._protocol}:{key}:{number}"
-                accepted = await self._reception.accept(
-                    request, wish.asked, own, wish.picture, wish.header, began, came=came
-                )
+                given, key = (wish.picture, wish.header), self._key(request, number)
+                accepted = await self._reception.accept(request, wish.asked, key, *given, began, came=came)
                 taken.append(accepted.job)
-        except SfumatoError:
-            await self.give_up(Call(taken, key is not None))
+        except Exception:
+            await self.give_up(Call(taken, keyed))
             raise
-        return Call(taken, key is not None)
+        return Call(taken, keyed)
+
+    def _key(self, request: Request, number: int) -> str | None:
+        """The idempotency key of one picture of a call, None where the call has none."""
+        key = idempotency_key(request.headers.get("idempotency-key"))
+        return None if key is None else f"{self._protocol}:{key}:{number}"
 
     async def ended(self, request: Request, call: Call, *, all_of_them: bool = True) -> Sequence[Outcome]:
         """How the call's jobs have ended, in their order, once all have; what was not to be waited for is given up.

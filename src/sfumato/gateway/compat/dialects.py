@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sfumato.gateway.problems import PROBLEM_TYPE
-from sfumato.observability import count
+from sfumato.observability import begin, count
 
 __all__ = ["Dialect", "Dialects", "Told", "as_it_is"]
 
@@ -66,6 +66,8 @@ class Dialects:
         pairs = [(prefix, dialect) for dialect in dialects for prefix in dialect.prefixes]
         self._dialects = sorted(pairs, key=lambda pair: len(pair[0]), reverse=True)
         self._roots = tuple({prefix.split("/")[1] for prefix, _ in pairs})
+        for dialect in dialects:
+            begin("sfumato_protocol_requests_total", protocol=dialect.protocol)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         dialect = self._of(scope)

@@ -3,7 +3,6 @@
 Fields of the gateway's own (strength, seed, priority …) may come beside them: the client sends them as `extra_body`.
 """
 
-import base64
 import json
 import re
 import time
@@ -16,9 +15,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfumato.core.errors import SfumatoError
-from sfumato.core.job import Job, Outcome
+from sfumato.core.job import Outcome
 from sfumato.gateway import problems, sse
 from sfumato.gateway.asked import parse
+from sfumato.gateway.compat.answers import base64_of, with_pictures
 from sfumato.gateway.compat.calls import GONE, MOST_PICTURES, Call, Calls, Gone, Wish
 from sfumato.gateway.compat.dialects import Dialect, Told
 from sfumato.gateway.context import Gateway
@@ -116,6 +116,7 @@ class OpenAIRoutes:
     async def edits(self, request: Request) -> Response:
         """OpenAI: make a picture of each `image` given, `n` times."""
         began = time.perf_counter()
+        await self._calls.room(request)
         with self._gateway.in_flight.holding(self._length(request)):
             form = await read_form(
                 request.stream(), request.headers.get("content-type", ""), self._gateway.limits, FILES
@@ -128,9 +129,12 @@ class OpenAIRoutes:
             ends = await self._calls.ended(request, call)
         except Gone:
             return GONE
-        made = [await self._made(request, edit, job, end) for job, end in zip(call.jobs, ends, strict=True)]
         about = {"created": int(self._gateway.clock()), "background": "opaque", "output_format": edit.output_format}
-        return JSONResponse({**about, "size": _size(ends[0]), "data": made, "usage": USAGE})
+        body = {**about, "size": _size(ends[0]), "usage": USAGE}
+        if edit.response_format == "b64_json":
+            return await with_pictures(self._calls, ends, body, "data", lambda picture: {"b64_json": picture})
+        links = [self._gateway.links_of(request, job.id, job.created_at).result_url for job in call.jobs]
+        return JSONResponse({**body, "data": [{"url": link} for link in links]})
 
     def _length(self, request: Request) -> int:
         most_bytes = self._gateway.settings.max_upload_bytes
@@ -153,11 +157,6 @@ class OpenAIRoutes:
             asked = self._calls.asked(_reseeded(fields, number))
             wishes.append(Wish(asked, Given(picture.data, picture.sha256), picture.header))
         return wishes
-
-    async def _made(self, request: Request, edit: Edit, job: Job, end: Outcome) -> dict[str, str]:
-        if edit.response_format == "url":
-            return {"url": self._gateway.links_of(request, job.id, job.created_at).result_url}
-        return {"b64_json": _base64(await self._calls.picture(end))}
 
     async def _streamed(self, edit: Edit, call: Call) -> AsyncIterator[str]:
         """The pictures one after the other, each behind its previews."""
@@ -190,7 +189,7 @@ class OpenAIRoutes:
     def _event(self, kind: str, picture: bytes, about: Mapping[str, Any]) -> str:
         plain = {"background": "opaque", "quality": "auto", "created_at": int(self._gateway.clock())}
         name = f"image_edit.{kind}"
-        return sse.event(name, {"type": name, "b64_json": _base64(picture), **plain, **about})
+        return sse.event(name, {"type": name, "b64_json": base64_of(picture), **plain, **about})
 
 
 def error_of(problem: Mapping[str, Any]) -> Told:
@@ -213,7 +212,3 @@ def _reseeded(fields: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 def _size(end: Outcome) -> str:
     return f"{end.picture.width}x{end.picture.height}" if end.picture else "auto"
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()

@@ -1,0 +1,238 @@
+"""AUTOMATIC1111's stable-diffusion-webui: its /sdapi/v1 of version 1.10, as webuiapi 0.9.17 and others speak to it."""
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic_core import to_json
+
+from sfumato.core.errors import NotFound, TransientError
+from sfumato.core.job import Outcome, State
+from sfumato.gateway.asked import idempotency_key, parse
+from sfumato.gateway.callers import Caller, caller_of
+from sfumato.gateway.compat.automatic1111_asked import (
+    Img2Img,
+    Options,
+    as_url,
+    check_done_here,
+    first_seed,
+    format_of,
+    order_of,
+    resize_mode,
+    sampler_of,
+)
+from sfumato.gateway.compat.automatic1111_underway import Underway
+from sfumato.gateway.compat.automatic1111_words import (
+    NAMES,
+    NOTHING,
+    PROTOCOL,
+    described,
+    model_name,
+    sampler_names,
+)
+from sfumato.gateway.compat.calls import GONE, MOST_PICTURES, Call, Calls, Gone, Wish
+from sfumato.gateway.compat.dialects import Dialect, Told
+from sfumato.gateway.context import Gateway
+from sfumato.gateway.jobs import no_picture
+from sfumato.gateway.reception import Reception
+
+__all__ = ["DIALECT", "Automatic1111Routes", "error_of"]
+
+ROOT: Final = "/sdapi/v1"
+CHALLENGE: Final = b'Basic realm="sfumato"'
+NO_STORE: Final = {"Cache-Control": "no-store"}
+
+
+def _body(model: type[Img2Img | Options]) -> dict[str, Any]:
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+class Automatic1111Routes:
+    """The routes of one gateway that speak AUTOMATIC1111's protocol."""
+
+    def __init__(self, gateway: Gateway, reception: Reception) -> None:
+        self._gateway, self._reception = gateway, reception
+        self._calls, self._underway = Calls(gateway, reception, PROTOCOL), Underway(gateway)
+
+    def router(self) -> APIRouter:
+        """The routes, to be included in an app."""
+        router = APIRouter(prefix=ROOT, tags=["automatic1111"])
+        router.add_api_route("/img2img", self.img2img, methods=["POST"], openapi_extra=_body(Img2Img))
+        router.add_api_route("/options", self.set_options, methods=["POST"], openapi_extra=_body(Options))
+        router.add_api_route("/interrupt", self.interrupt, methods=["POST"])
+        router.add_api_route("/skip", self.skip, methods=["POST"])
+        router.add_api_route("/refresh-checkpoints", self.refresh_checkpoints, methods=["POST"])
+        for path, told in (
+            ("/options", self.options),
+            ("/progress", self.progress),
+            ("/samplers", self.samplers),
+            ("/sd-models", self.sd_models),
+        ):
+            router.add_api_route(path, told, methods=["GET"])
+        for name, value in NOTHING.items():
+            about = f"AUTOMATIC1111: {name}; always the same, this service has none of its own."
+            router.add_api_route(f"/{name}", _always(value), methods=["GET"], description=about, name=name)
+        return router
+
+    async def img2img(self, request: Request) -> Response:
+        """AUTOMATIC1111: make pictures of `init_images`, and answer with all of them."""
+        began = time.perf_counter()
+        with self._gateway.in_flight.holding(self._calls.length(request)):
+            asked, call = await self._take(request, began)
+        try:
+            with self._underway.waiting(call):
+                ends = await self._calls.ended(request, call, all_of_them=False)
+        except Gone:
+            return GONE
+        return await self._answer(asked, call, ends)
+
+    async def options(self, request: Request) -> JSONResponse:
+        """AUTOMATIC1111: the options that mean something here, and how they stand for who asks."""
+        registry = self._gateway.registry
+        name = await self._chosen(caller_of(request))
+        models = {model.name: model for model in registry}
+        samples = models[name].rules.output_format.value if name in models else "png"
+        told = {
+            "sd_model_checkpoint": name,
+            "sd_vae": "Automatic",
+            "CLIP_stop_at_last_layers": 1,
+            "samples_format": samples.replace("jpeg", "jpg"),
+            "return_grid": False,
+            "enable_pnginfo": False,
+            "live_previews_enable": True,
+            "live_previews_image_format": "jpeg",
+        }
+        return JSONResponse(told, headers=NO_STORE)
+
+    async def set_options(self, request: Request) -> JSONResponse:
+        """AUTOMATIC1111: keep `sd_model_checkpoint` as the model of your calls that name none; no other is kept."""
+        with self._gateway.in_flight.holding(self._calls.length(request)):
+            wanted = parse(Options, await self._calls.body(request)).sd_model_checkpoint
+        if wanted is not None:
+            name = self._gateway.registry.get(self._spelled(wanted)).name
+            kept = json.dumps({"sd_model_checkpoint": name}).encode()
+            await self._gateway.blobs.put(_options_key(caller_of(request)), kept)
+        return JSONResponse(None)
+
+    async def progress(self, request: Request, skip_current_image: bool = False) -> JSONResponse:
+        """AUTOMATIC1111: how far your oldest call is that has not ended; its newest preview makes more be made."""
+        told = await self._underway.progress(caller_of(request).owner, picture=not skip_current_image)
+        return JSONResponse(told, headers=NO_STORE)
+
+    async def interrupt(self, request: Request) -> JSONResponse:
+        """AUTOMATIC1111: end all your calls now; each answers with the pictures that it has."""
+        await self._underway.interrupt(caller_of(request).owner)
+        return JSONResponse({})
+
+    async def skip(self, request: Request) -> JSONResponse:
+        """AUTOMATIC1111: give up the picture that has been worked on for longest; its call goes on with the others."""
+        await self._underway.skip(caller_of(request).owner)
+        return JSONResponse({})
+
+    async def refresh_checkpoints(self) -> JSONResponse:
+        """AUTOMATIC1111: read the list of models again, if it changed; this service does so by itself too."""
+        self._gateway.registry.refresh()
+        return JSONResponse(None)
+
+    async def samplers(self) -> JSONResponse:
+        """AUTOMATIC1111: the samplers that there are; not every model has all of them."""
+        names = sampler_names(model.rules for model in self._gateway.registry)
+        return JSONResponse([{"name": name, "aliases": [], "options": {}} for name in names])
+
+    async def sd_models(self) -> JSONResponse:
+        """AUTOMATIC1111: the models."""
+        plain = {"hash": None, "sha256": None, "config": None}
+        names = self._gateway.registry.names()
+        return JSONResponse([{"title": each, "model_name": each, "filename": each, **plain} for each in names])
+
+    async def _take(self, request: Request, began: float) -> tuple[Img2Img, Call]:
+        """What is asked, without its pictures, and the call that came of it."""
+        asked = parse(Img2Img, await self._calls.body(request))
+        check_done_here(asked)
+        order, caller = order_of(asked, MOST_PICTURES), caller_of(request)
+        fields = await self._fields(asked, caller)
+        pictures = [await self._reception.picture_of(as_url(each), caller) for each in asked.init_images or ()]
+        seed = first_seed(asked, idempotency_key(request.headers.get("idempotency-key")))
+        wishes = [
+            Wish(self._calls.asked({**fields, "seed": seed + number}), *pictures[index])
+            for number, index in enumerate(order)
+        ]
+        call = await self._calls.take(request, wishes, began)
+        return asked.model_copy(update={"init_images": None}), call
+
+    async def _fields(self, asked: Img2Img, caller: Caller) -> Mapping[str, Any]:
+        """What is asked, in the gateway's own words."""
+        settings = asked.override_settings or {}
+        override = settings.get("sd_model_checkpoint")
+        name = self._spelled(str(override)) if override else await self._chosen(caller)
+        exact = asked.width is not None and asked.height is not None
+        return {
+            "model_name": name,
+            "prompt": asked.prompt,
+            "negative_prompt": asked.negative_prompt,
+            "strength": asked.denoising_strength,
+            "num_inference_steps": asked.steps,
+            "guidance_scale": asked.cfg_scale,
+            "sampler": sampler_of(asked, self._gateway.registry.get(name).rules),
+            "width": asked.width if exact else None,
+            "height": asked.height if exact else None,
+            "resize_mode": resize_mode(asked),
+            "output_format": format_of(settings),
+            "priority": asked.priority,
+        }
+
+    async def _chosen(self, caller: Caller) -> str:
+        """The model of a call that names none: the one that its owner chose by an option, or the first there is."""
+        try:
+            kept = json.loads(await self._gateway.blobs.get(_options_key(caller)))
+        except NotFound:
+            return self._calls.model_name(None)
+        except ValueError as error:
+            raise TransientError("The options in the store can't be read; set sd_model_checkpoint again.") from error
+        return str(kept["sd_model_checkpoint"])
+
+    def _spelled(self, checkpoint: str) -> str:
+        registry = self._gateway.registry
+        return model_name(checkpoint, (*registry.names(), *registry.troubles))
+
+    async def _answer(self, asked: Img2Img, call: Call, ends: Sequence[Outcome]) -> Response:
+        """The pictures of an ended call, without those that were canceled. Raises Refusal: one failed, or none is."""
+        made = [(job, end) for job, end in zip(call.jobs, ends, strict=True) if end.picture is not None]
+        failed = next((end for end in ends if end.state is State.FAILED), None)
+        if failed is not None or not made:
+            raise no_picture(failed or ends[0])
+        wanted = made if asked.send_images is not False else []
+        images = [base64.b64encode(await self._calls.picture(end)).decode() for _, end in wanted]
+        pictures = [(job, end.picture) for job, end in made if end.picture is not None]
+        info = json.dumps(described(pictures, len(call.jobs) // (asked.n_iter or 1)))
+        sent = {**asked.model_dump(exclude_unset=True), "init_images": None}
+        # What was sent may hold numbers that JSON has no word for.
+        body = to_json({"images": images, "parameters": sent, "info": info}, inf_nan_mode="null")
+        return Response(body, media_type="application/json")
+
+
+def error_of(problem: Mapping[str, Any]) -> Told:
+    """A problem as AUTOMATIC1111 tells it; `detail` is what its clients show."""
+    detail = problem["detail"]
+    body = {"error": problem["title"], "detail": detail, "body": "", "errors": detail}
+    return Told(problem["status"], body, challenge=CHALLENGE)
+
+
+DIALECT: Final = Dialect(PROTOCOL, ("/sdapi/",), error_of, NAMES)
+
+
+def _always(value: Any) -> Callable[[], Awaitable[JSONResponse]]:
+    async def told() -> JSONResponse:
+        return JSONResponse(value)
+
+    return told
+
+
+def _options_key(caller: Caller) -> str:
+    return f"options/{hashlib.sha256(caller.owner.encode()).hexdigest()}"
