@@ -175,7 +175,9 @@ def soon(act: Callable[[], object]) -> None:
 
 
 def jobs_of(service: GatewayService) -> list[str]:
-    return [job.id for job in service.published()]
+    """The ids of the jobs that came, once some did."""
+    found: list[str] = poll(lambda: [job.id for job in service.published()])
+    return found
 
 
 @pytest.mark.parametrize("prefer", ["wait", "wait=2", "respond-async, wait"])
