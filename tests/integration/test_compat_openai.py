@@ -1,6 +1,8 @@
 """OpenAI's image edits at the gateway: what becomes of a form, and how everything that is wrong with it is told."""
 
 import base64
+import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sfumato.core.job import Job, State
+from sfumato.core.job import Job, State, preview_key
 from sfumato.core.keys import Quota
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service
 from tests.sample_pictures import picture
@@ -116,6 +118,26 @@ def test_a_url_is_the_access_link(service: GatewayService) -> None:
     assert made.keys() == {"url"}
     assert job.id in made["url"]
     assert service.client.get(made["url"]).content == b"picture 0"
+
+
+def test_previews_are_shown_evenly_apart_and_no_more_than_asked_for(service: GatewayService) -> None:
+    def shown(preview: int) -> None:
+        """Let the job be so far, and the stream look twice at that."""
+        service.world.blobs[preview_key(job.id)] = (b"step %d" % preview, time.time())
+        service.start(job.id, step=preview, steps=10, preview=preview)
+        looks = service.faults.asked.count("outcome") + 4
+        poll(lambda: service.faults.asked.count("outcome") >= looks)
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(edit, service, stream=True, partial_images=1)
+        (job,) = taken(service, 1)
+        for preview in (2, 6, 9):
+            shown(preview)
+        service.end(job.id)
+        events = [json.loads(line[6:]) for line in answer.result(20).text.splitlines() if line.startswith("data: ")]
+
+    assert [event["type"] for event in events] == ["image_edit.partial_image", "image_edit.completed"]
+    assert [base64.b64decode(event["b64_json"]) for event in events] == [b"step 6", b"the picture"]
 
 
 @pytest.mark.parametrize(

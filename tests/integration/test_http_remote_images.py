@@ -59,6 +59,17 @@ def test_a_picture_is_fetched_from_its_address_and_becomes_the_job_s_input(tmp_p
     assert service.app.state.gateway.in_flight.held_bytes == 0
 
 
+def test_what_is_fetched_is_counted_beside_the_bodies_that_others_send(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"remote_images": True, "remote_images_allow": LOOPBACK}
+    with (
+        gateway_service(tmp_path, **settings, max_body_bytes_in_flight=10_000) as service,
+        hosting(200, picture() + b"\0" * 5_000) as (url, _),
+    ):
+        service.app.state.gateway.in_flight.held_bytes = 8_000
+        problem(submit(service, url), 503, "overloaded")
+        assert service.app.state.gateway.in_flight.held_bytes == 8_000
+
+
 def test_nothing_is_fetched_unless_that_is_switched_on(tmp_path: Path) -> None:
     with gateway_service(tmp_path, remote_images_allow=LOOPBACK) as service, hosting(200, picture()) as (url, asked):
         told = problem(submit(service, url), 422, "bad-image-url")
