@@ -131,7 +131,7 @@ def test_previews_are_shown_evenly_apart_and_no_more_than_asked_for(service: Gat
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(edit, service, stream=True, partial_images=1)
         (job,) = taken(service, 1)
-        for preview in (2, 6, 9):
+        for preview in (2, 6, 10):
             shown(preview)
         service.end(job.id)
         events = [json.loads(line[6:]) for line in answer.result(20).text.splitlines() if line.startswith("data: ")]
@@ -308,6 +308,14 @@ def test_limits_are_told_in_openai_s_shape_with_the_time_to_come_again(tmp_path:
         assert wrong(answer, 429, "rate_limit_exceeded")["type"] == "rate_limit_error"
         assert int(answer.headers["retry-after"]) >= 1
         assert "requests" in answer.headers["ratelimit-policy"]
+
+
+def test_who_has_what_a_key_may_have_is_told_so_before_the_pictures_are_read(tmp_path: Path) -> None:
+    with gateway_service(tmp_path, auth="keys") as service:
+        full = service.key("bob", quota=Quota(in_flight=1))
+        assert service.submit(headers=full).status_code == 202
+        error = wrong(edit(service, image(b"no picture"), headers=full), 429, "insufficient_quota")
+    assert "this key may have 1" in error["message"]
 
 
 def test_other_addresses_of_openai_are_told_in_its_shape(service: GatewayService) -> None:

@@ -103,6 +103,7 @@ class ReplicateRoutes:
     async def _made(self, request: Request, named: str | None) -> JSONResponse:
         began = time.perf_counter()
         gateway = self._gateway
+        await self._calls.room(request)
         with gateway.in_flight.holding(self._calls.length(request)):
             body = await self._calls.body(request)
             if named is not None:
