@@ -314,7 +314,7 @@ def test_what_is_no_picture_is_refused_in_words(service: GatewayService, image: 
     ],
 )
 def test_what_would_change_the_picture_and_is_not_done_is_refused(
-    service: GatewayService, name: str, value: object
+    service: GatewayService, name: str, value: Any
 ) -> None:
     refused(img2img(service, **{name: value}), 422, name)
     assert jobs(service) == []
@@ -495,6 +495,7 @@ IDLE = {"job_count": 0, "job_no": 0, "sampling_step": 0, "sampling_steps": 0, "j
 
 def test_where_nothing_is_under_way_progress_is_none(service: GatewayService) -> None:
     service.accepted()
+    service.fold()
     told = progress(service)
     assert told.keys() == {"progress", "eta_relative", "state", "current_image", "textinfo", "current_task"}
     assert (told["progress"], told["current_image"]) == (0.0, None)
@@ -557,6 +558,13 @@ def test_of_several_calls_the_oldest_is_told(service: GatewayService) -> None:
     assert (told["current_task"], told["state"]["job_count"]) == ("a", 2)
 
 
+def test_a_call_is_over_with_its_jobs_although_no_row_tells_so_yet(service: GatewayService) -> None:
+    over = elsewhere(service, 1, call="a")
+    elsewhere(service, 2, call="b")
+    service.end(over.id)
+    assert progress(service)["current_task"] == "b"
+
+
 def test_a_call_is_its_owners_alone(tmp_path: Path) -> None:
     with gateway_service(tmp_path, MODELS, auth="keys") as service:
         alice, bob = service.key("alice"), service.key("bob")
@@ -571,6 +579,7 @@ def test_a_call_is_its_owners_alone(tmp_path: Path) -> None:
 
 def test_an_interrupted_call_answers_with_the_pictures_that_it_has(service: GatewayService) -> None:
     native = service.accepted()["id"]
+    service.fold()
     with calling(service, jobs=3, batch_size=3, seed=5) as (answer, (_first, second, _third)):
         service.end(second)
         assert post(service, "interrupt").json() == {}
