@@ -401,6 +401,26 @@ def test_a_key_is_the_password_and_is_asked_for_as_one(tmp_path: Path) -> None:
         assert service.client.get("/sdapi/v1/options", auth=(key, "anything")).status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        ({"Origin": "https://evil.example"}, 401),
+        ({"Sec-Fetch-Site": "cross-site"}, 401),
+        ({"Origin": "http://testserver"}, 200),
+        ({"Origin": "https://pictures.example"}, 200),
+    ],
+)
+def test_a_page_of_another_site_can_not_use_a_password_that_the_browser_keeps(
+    tmp_path: Path, told: dict[str, str], status: int
+) -> None:
+    with gateway_service(tmp_path, MODELS, auth="keys", public_url="https://pictures.example") as service:
+        key = service.key("alice")["Authorization"].removeprefix("Bearer ")
+        kept = service.client.post("/sdapi/v1/interrupt", auth=("me", key), headers=told)
+        assert kept.status_code == status
+        shown = {"Authorization": f"Bearer {key}"} | told
+        assert service.client.post("/sdapi/v1/interrupt", headers=shown).status_code == 200
+
+
 def test_the_protocol_can_be_switched_off(tmp_path: Path) -> None:
     with gateway_service(tmp_path, MODELS, protocols="openai") as service:
         assert img2img(service).status_code == 404
