@@ -1,6 +1,5 @@
 """AUTOMATIC1111's stable-diffusion-webui: its /sdapi/v1 of version 1.10, as webuiapi 0.9.17 and others speak to it."""
 
-import base64
 import hashlib
 import json
 import time
@@ -9,12 +8,13 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.job import Outcome, State
 from sfumato.gateway.asked import idempotency_key, parse
 from sfumato.gateway.callers import Caller, caller_of
+from sfumato.gateway.compat.answers import with_pictures
 from sfumato.gateway.compat.automatic1111_asked import (
     Img2Img,
     Options,
@@ -83,6 +83,7 @@ class Automatic1111Routes:
     async def img2img(self, request: Request) -> Response:
         """AUTOMATIC1111: make pictures of `init_images`, and answer with all of them."""
         began = time.perf_counter()
+        await self._calls.room(request)
         with self._gateway.in_flight.holding(self._calls.length(request)):
             asked, call = await self._take(request, began)
         try:
@@ -207,14 +208,12 @@ class Automatic1111Routes:
         failed = next((end for end in ends if end.state is State.FAILED), None)
         if failed is not None or not made:
             raise no_picture(failed or ends[0])
-        wanted = made if asked.send_images is not False else []
-        images = [base64.b64encode(await self._calls.picture(end)).decode() for _, end in wanted]
         pictures = [(job, end.picture) for job, end in made if end.picture is not None]
         info = json.dumps(described(pictures, len(call.jobs) // (asked.n_iter or 1)))
-        sent = {**asked.model_dump(exclude_unset=True), "init_images": None}
         # What was sent may hold numbers that JSON has no word for.
-        body = to_json({"images": images, "parameters": sent, "info": info}, inf_nan_mode="null")
-        return Response(body, media_type="application/json")
+        sent = from_json(to_json(asked.model_dump(exclude_unset=True), inf_nan_mode="null")) | {"init_images": None}
+        wanted = [end for _, end in made] if asked.send_images is not False else []
+        return await with_pictures(self._calls, wanted, {"parameters": sent, "info": info}, "images", str)
 
 
 def error_of(problem: Mapping[str, Any]) -> Told:
