@@ -1,5 +1,6 @@
 """Whatever is sent to a real service: no 5xx, no hang, no file left behind. `make fuzz` sends 100,000 requests."""
 
+import base64
 import os
 import subprocess
 import sys
@@ -70,8 +71,8 @@ def nothing_left_behind(service: Service, headers: dict[str, str]) -> None:
     assert left == []
 
 
-KEPT = ("uploads", "requests")
-"""An upload waits a day for its job; a request's key holds as long as its result would be kept."""
+KEPT = ("uploads", "requests", "options")
+"""An upload waits a day for its job; a request's key holds as long as its result would be kept, a choice for good."""
 
 
 def sent(count: int, strategy: st.SearchStrategy[Any], send: Callable[[Any], int], statuses: Counter[int]) -> None:
@@ -124,6 +125,11 @@ class Steered:
             some = {name: case.query[name] for name in list(case.query)[:2]}
             case.query = {**some, "model_name": "quick", "prompt": "x"}
             case.body, case.media_type = cast("Any", PICTURE), "image/png"
+        if case.operation.path == "/sdapi/v1/img2img" and isinstance(case.body, dict):
+            some = {name: case.body[name] for name in list(case.body)[:3]}
+            case.body = {**some, "init_images": [base64.b64encode(PICTURE).decode()]}
+        if case.operation.path == "/sdapi/v1/options" and isinstance(case.body, dict):
+            case.body["sd_model_checkpoint"] = "quick"
 
     def _remember(self, answer: requests.Response) -> None:
         body = answer.content
