@@ -30,6 +30,7 @@ PICTURE = picture()
 DATA_URL = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
 OF_PROTOCOLS: dict[str, dict[str, Any]] = {
     "/sdapi/v1/img2img": {"init_images": [DATA_URL], "batch_size": 1, "n_iter": 1},
+    "/sdapi/v1/options": {"sd_model_checkpoint": "quick"},
     "/v1/images/edits": {"image": PICTURE, "prompt": "x"},
     "/v1/models/{owner}/{name}/predictions": {"input": {"image": DATA_URL}},
     "/v1/predictions": {"version": "quick", "input": {"image": DATA_URL}},
@@ -133,7 +134,8 @@ class Steered:
             case.query = {**some, "model_name": "quick", "prompt": "x"}
             case.body, case.media_type = cast("Any", PICTURE), "image/png"
         if (good := OF_PROTOCOLS.get(case.operation.path)) and isinstance(case.body, dict):
-            case.body = {**case.body, **good}
+            some = {name: case.body[name] for name in list(case.body)[:3]}
+            case.body = {**some, **good}
 
     def _remember(self, answer: requests.Response) -> None:
         body = answer.content
