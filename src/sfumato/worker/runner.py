@@ -10,7 +10,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from sfumato.core.errors import EngineDead, SfumatoError, TransientError
-from sfumato.core.events import Running
+from sfumato.core.events import Running, Unreadable
 from sfumato.core.params import evaluations
 from sfumato.core.ports import Received
 from sfumato.engine import images
@@ -48,13 +48,19 @@ class JobRunner:
         self._previews, self._filter = previews, output_filter
         self._generate = benchmark(model, benchmark_file)(engine.generate)
         self._leaving = False
+        self._under_way: dict[str, str] = {}
+        self._ended: set[str] = set()
         self.running: dict[str, Running] = {}
         self.changed = asyncio.Event()
 
     def abort(self, job_id: str) -> None:
-        """Stop generating this job within one step: its outcome was decided elsewhere."""
-        for receipt, running in self.running.items():
-            if running.job_id == job_id:
+        """Stop generating this job within one step: its outcome was decided elsewhere.
+
+        What has not reached the engine yet, since its picture is still being fetched, does not get there.
+        """
+        for receipt, under_way in self._under_way.items():
+            if under_way == job_id:
+                self._ended.add(receipt)
                 self._engine.abort(receipt)
 
     def watch(self, job_id: str, until: float) -> None:
@@ -76,6 +82,16 @@ class JobRunner:
         Raises:
             EngineDead: nothing can be run here any more; this hand-out is left unacknowledged.
         """
+        if not isinstance(received.work, Unreadable):
+            # From before it is asked whether the job has ended: whoever ends it later is heard.
+            self._under_way[received.receipt] = received.work.job.id
+        try:
+            await self._run(received)
+        finally:
+            self._under_way.pop(received.receipt, None)
+            self._ended.discard(received.receipt)
+
+    async def _run(self, received: Received) -> None:
         held = await _surely(lambda: self._duties.take(received, time.time()))
         if held is None:
             return
@@ -112,7 +128,7 @@ class JobRunner:
         return None
 
     async def _through_engine(self, held: Held, prepared: images.Prepared) -> Pixels:
-        if self._leaving:
+        if self._leaving or held.receipt in self._ended:
             raise Aborted
         asked, shown = held.job.params, False
         steps = evaluations(asked.num_inference_steps, asked.strength, asked.sampler)
