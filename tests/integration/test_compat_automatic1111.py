@@ -132,14 +132,14 @@ def watched(service: GatewayService) -> list[str]:
 def test_what_is_sent_becomes_the_jobs_parameters(service: GatewayService) -> None:
     made(
         service,
-        **{"prompt": "neon", "negative_prompt": "dark", "denoising_strength": 0.7, "steps": 9, "cfg_scale": 3.5},
+        **{"prompt": "neon", "negative_prompt": "dark", "denoising_strength": 0.7, "steps": 9, "cfg_scale": 1.5},
         **{"seed": 42, "sampler_name": "Euler a", "width": 128, "height": 96, "priority": "high"},
         override_settings={"samples_format": "jpg"},
     )
     (job,) = jobs(service)
     params = job.params
     assert (params.prompt, params.negative_prompt) == ("neon", "dark")
-    assert (params.strength, params.num_inference_steps, params.guidance_scale) == (0.7, 9, 3.5)
+    assert (params.strength, params.num_inference_steps, params.guidance_scale) == (0.7, 9, 1.5)
     assert (params.seed, params.sampler, params.output_format) == (42, Sampler.EULER_ANCESTRAL, "jpeg")
     assert (params.width, params.height, params.exact) == (128, 96, True)
     assert (job.priority, job.protocol, job.model) == ("high", "automatic1111", "quick")
@@ -284,12 +284,35 @@ def test_a_picture_may_be_spelled_as_clients_do(service: GatewayService, image: 
     assert job.input.media_type == "image/png"
 
 
+def test_more_guidance_than_the_model_takes_is_as_much_as_it_takes(service: GatewayService) -> None:
+    answer = made(service, cfg_scale=7)
+
+    (job,) = jobs(service)
+    assert job.params.guidance_scale == 2.0
+    assert json.loads(answer["info"])["cfg_scale"] == 2.0
+
+
+def test_what_a_picture_claims_to_be_is_what_its_bytes_are(service: GatewayService) -> None:
+    made(service, init_images=[f"data:image/jpeg;base64,{ENCODED}"])
+    (job,) = jobs(service)
+    assert job.input.media_type == "image/png"
+
+
+def test_a_picture_of_this_service_says_nothing_of_its_making(service: GatewayService) -> None:
+    answer = service.client.post("/sdapi/v1/png-info", json={"image": ENCODED})
+    assert answer.json() == {"info": "", "items": {}, "parameters": {}}
+
+
+def test_what_is_not_done_here_is_told_with_what_is(service: GatewayService) -> None:
+    answer = service.client.post("/sdapi/v1/txt2img", json={})
+    assert answer.json()["detail"].endswith("This service changes pictures: POST /sdapi/v1/img2img.")
+
+
 @pytest.mark.parametrize(
     ("image", "status", "word"),
     [
         ("###", 422, "no valid base64"),
         (ENCODED[:-3], 422, "no valid base64"),
-        (f"data:image/jpeg;base64,{ENCODED}", 415, "declared as image/jpeg and begins like image/png"),
         (f"data:text/plain;base64,{ENCODED}", 415, "declared as 'text/plain'"),
         ("data:image/png,abc", 422, "data URL of base64"),
         (base64.b64encode(b"no picture at all").decode(), 415, "can't be read"),

@@ -65,6 +65,7 @@ AUTOMATIC1111_SUBMIT = {
     ("post", "/sdapi/v1/img2img"),
     ("post", "/sdapi/v1/interrupt"),
     ("post", "/sdapi/v1/options"),
+    ("post", "/sdapi/v1/png-info"),
     ("post", "/sdapi/v1/refresh-checkpoints"),
     ("post", "/sdapi/v1/skip"),
 }

@@ -18,6 +18,7 @@ from sfumato.gateway.compat.answers import with_pictures
 from sfumato.gateway.compat.automatic1111_asked import (
     Img2Img,
     Options,
+    PngInfo,
     as_url,
     check_done_here,
     first_seed,
@@ -45,10 +46,12 @@ __all__ = ["DIALECT", "Automatic1111Routes", "error_of"]
 
 ROOT: Final = "/sdapi/v1"
 CHALLENGE: Final = b'Basic realm="sfumato"'
+BEARER: Final = "as Authorization: Bearer KEY"
+PASSWORD: Final = "as the password, with any user name"  # noqa: S105 - a sentence's end
 NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
-def _body(model: type[Img2Img | Options]) -> dict[str, Any]:
+def _body(model: type[Img2Img | Options | PngInfo]) -> dict[str, Any]:
     content = {"application/json": {"schema": model.model_json_schema()}}
     return {"requestBody": {"required": True, "content": content}}
 
@@ -65,6 +68,7 @@ class Automatic1111Routes:
         router = APIRouter(prefix=ROOT, tags=["automatic1111"])
         router.add_api_route("/img2img", self.img2img, methods=["POST"], openapi_extra=_body(Img2Img))
         router.add_api_route("/options", self.set_options, methods=["POST"], openapi_extra=_body(Options))
+        router.add_api_route("/png-info", self.png_info, methods=["POST"], openapi_extra=_body(PngInfo))
         router.add_api_route("/interrupt", self.interrupt, methods=["POST"])
         router.add_api_route("/skip", self.skip, methods=["POST"])
         router.add_api_route("/refresh-checkpoints", self.refresh_checkpoints, methods=["POST"])
@@ -141,6 +145,12 @@ class Automatic1111Routes:
         self._gateway.registry.refresh()
         return JSONResponse(None)
 
+    async def png_info(self, request: Request) -> JSONResponse:
+        """AUTOMATIC1111: what a picture of this service says of how it was made: nothing; its call's `info` does."""
+        with self._gateway.in_flight.holding(self._calls.length(request)):
+            parse(PngInfo, await self._calls.body(request))
+        return JSONResponse({"info": "", "items": {}, "parameters": {}})
+
     async def samplers(self) -> JSONResponse:
         """AUTOMATIC1111: the samplers that there are; not every model has all of them."""
         names = sampler_names(model.rules for model in self._gateway.registry)
@@ -179,7 +189,7 @@ class Automatic1111Routes:
             "negative_prompt": asked.negative_prompt,
             "strength": asked.denoising_strength,
             "num_inference_steps": asked.steps,
-            "guidance_scale": asked.cfg_scale,
+            "guidance_scale": self._calls.guidance(asked.cfg_scale, name),
             "sampler": sampler_of(asked, self._gateway.registry.get(name).rules),
             "width": asked.width if exact else None,
             "height": asked.height if exact else None,
@@ -218,7 +228,9 @@ class Automatic1111Routes:
 
 def error_of(problem: Mapping[str, Any]) -> Told:
     """A problem as AUTOMATIC1111 tells it; `detail` is what its clients show."""
-    detail = problem["detail"]
+    detail = problem["detail"].replace(BEARER, PASSWORD)
+    if problem["type"].endswith(":no-such-route"):
+        detail += f" This service changes pictures: POST {ROOT}/img2img."
     body = {"error": problem["title"], "detail": detail, "body": "", "errors": detail}
     return Told(problem["status"], body, challenge=CHALLENGE)
 

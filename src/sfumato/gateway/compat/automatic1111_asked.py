@@ -17,6 +17,7 @@ from sfumato.gateway.problems import Refusal
 __all__ = [
     "Img2Img",
     "Options",
+    "PngInfo",
     "as_url",
     "check_done_here",
     "first_seed",
@@ -78,6 +79,14 @@ class Img2Img(BaseModel):
     tiling: bool | None = None
     subseed_strength: float | None = None
     enable_hr: bool | None = None
+
+
+class PngInfo(BaseModel):
+    """A picture that is asked about."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    image: str
 
 
 class Options(BaseModel):
@@ -171,6 +180,10 @@ def as_url(image: str) -> str:
     if image.startswith(("http://", "https://")):
         return image
     whole = "".join(image.split())
+    # Clients call every picture a PNG; what it is shows in its bytes.
+    claimed = re.match(r"data:image/[\w.+-]{1,40};base64,", whole)
+    if claimed:
+        whole = whole[claimed.end() :]
     return whole if whole.startswith("data:") else f"data:;base64,{whole}"
 
 

@@ -31,6 +31,7 @@ NAMES: Final = MappingProxyType(
         "guidance_scale": "cfg_scale",
         "sampler": "sampler_name",
         "output_format": "samples_format",
+        **{f"image {verb}": f"init_images {verb}" for verb in ("is", "has", "ends", "can't")},
     }
 )
 """The gateway's word for a parameter → AUTOMATIC1111's."""

@@ -17,7 +17,7 @@ from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.events import new_row
 from sfumato.core.job import Job, Outcome, model_slug, preview_key, uuid7
 from sfumato.gateway.asked import Asked, idempotency_key, parse
-from sfumato.gateway.callers import caller_of
+from sfumato.gateway.callers import Caller, caller_of
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.intake import Came, Given, Uploaded
 from sfumato.gateway.jobs import no_picture
@@ -99,6 +99,11 @@ class Calls:
         """The model that is meant: the one asked for, or the first there is."""
         return asked or next(iter(self._gateway.registry.names()), "")
 
+    def guidance(self, wanted: float | None, model_name: str) -> float | None:
+        """The guidance of a client that sends one whatever the model is: at most what this one takes."""
+        most = self._gateway.registry.get(model_name).rules.max_guidance_scale
+        return None if wanted is None else min(wanted, most)
+
     def asked(self, fields: Mapping[str, Any]) -> Asked:
         """What is asked for, in the gateway's own words; None stands for what was left out.
 
@@ -114,6 +119,7 @@ class Calls:
         Raises:
             Refusal, InvalidRequest, TransientError: as `Reception.accept`.
         """
+        self._check_size(caller_of(request), len(wishes))
         came = Came(self._protocol, uuid7(self._gateway.clock(), os.urandom(10)))
         keyed, taken = self._key(request, 0) is not None, list[Job]()
         try:
@@ -125,6 +131,14 @@ class Calls:
             await self.give_up(Call(taken, keyed))
             raise
         return Call(taken, keyed)
+
+    @staticmethod
+    def _check_size(caller: Caller, pictures: int) -> None:
+        """See that the key may have so many jobs at all: to send the call again would never help."""
+        most = caller.key.quota.in_flight if caller.key else None
+        if most is not None and pictures > most:
+            detail = f"The call asks for {pictures} pictures; this key may have {most} jobs at once. Ask for fewer."
+            raise Refusal("invalid-parameters", detail)
 
     def _key(self, request: Request, number: int) -> str | None:
         """The idempotency key of one picture of a call, None where the call has none."""
