@@ -131,7 +131,7 @@ def _routed(gateway: Gateway, shared: SharedRates | None) -> FastAPI:
     _describe_keys(app)
     inside, settings = Shortcut(app.build_middleware_stack(), submit.hot()), gateway.settings
     door = Door(inside, settings, gateway.keyring, Rates(settings.gateways), gateway.clock, shared)
-    app.middleware_stack = Dialects(door, dialects) if dialects else door
+    app.middleware_stack = Dialects(door, dialects, settings.public_url) if dialects else door
     return app
 
 

@@ -23,7 +23,7 @@ from sfumato.gateway.problems import Refusal
 from sfumato.gateway.quotas import Rates
 from sfumato.gateway.shared_rates import SharedRates
 
-__all__ = ["OPEN", "Door"]
+__all__ = ["OPEN", "Door", "is_foreign"]
 
 OPEN: Final = frozenset(
     ("/", "/healthz", "/readyz", "/metrics", "/api/status", "/docs", "/docs/oauth2-redirect", "/openapi.json")
@@ -96,7 +96,7 @@ class Door:
 
         With keys there is no such trick: a browser sends none by itself.
         """
-        if scope["method"] not in _READING and _is_foreign(scope, self._public):
+        if scope["method"] not in _READING and is_foreign(scope, self._public):
             detail = "A page of another site may not use an open service; set SFUMATO_PUBLIC_URL if it is its own."
             raise Refusal("foreign-page", detail)
         return EVERYBODY
@@ -156,7 +156,7 @@ def _shown(scope: Scope) -> list[str]:
     return keys if authorizations < 2 else ["", ""]
 
 
-def _is_foreign(scope: Scope, public: str) -> bool:
+def is_foreign(scope: Scope, public: str) -> bool:
     """Whether a browser says that a page of another site made the request; other programs say nothing of it."""
     told: dict[bytes, str] = {
         name: value.decode("latin-1").lower() for name, value in scope["headers"] if name in _FROM_BROWSERS

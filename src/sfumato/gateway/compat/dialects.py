@@ -11,9 +11,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sfumato.gateway.door import is_foreign
 from sfumato.gateway.problems import PROBLEM_TYPE
 from sfumato.observability import begin, count
 
@@ -59,10 +61,13 @@ class Dialect:
 
 
 class Dialects:
-    """An ASGI app before `app`, which hears a key as `Bearer` and answers failures as problems."""
+    """An ASGI app before `app`, which hears a key as `Bearer` and answers failures as problems.
 
-    def __init__(self, app: ASGIApp, dialects: Sequence[Dialect]) -> None:
-        self._app = app
+    `public` is the address that others reach the service at, "" when none is set.
+    """
+
+    def __init__(self, app: ASGIApp, dialects: Sequence[Dialect], public: str = "") -> None:
+        self._app, self._public = app, urlsplit(public).netloc.lower()
         pairs = [(prefix, dialect) for dialect in dialects for prefix in dialect.prefixes]
         self._dialects = sorted(pairs, key=lambda pair: len(pair[0]), reverse=True)
         self._roots = tuple({prefix.split("/")[1] for prefix, _ in pairs})
@@ -76,7 +81,9 @@ class Dialects:
             return
         count("sfumato_protocol_requests_total", protocol=dialect.protocol)
         answer = _Answer(dialect, send)
-        await self._app({**scope, "headers": _as_bearer(scope["headers"])}, receive, answer.send)
+        # A browser keeps a password that was typed into it, and sends it for pages of other sites too.
+        basic = not is_foreign(scope, self._public)
+        await self._app({**scope, "headers": _as_bearer(scope["headers"], basic=basic)}, receive, answer.send)
 
     def _of(self, scope: Scope) -> Dialect | None:
         if scope["type"] != "http":
@@ -126,16 +133,16 @@ def _media_type(start: Message) -> bytes:
     return bytes(next(types, b"")).partition(b";")[0]
 
 
-def _as_bearer(headers: Headers) -> Headers:
+def _as_bearer(headers: Headers, *, basic: bool) -> Headers:
     """The headers with a key that was shown as `Token KEY`, or as the password of `Basic`, shown as `Bearer KEY`."""
-    return [(name, _bearer(value) if name == b"authorization" else value) for name, value in headers]
+    return [(name, _bearer(value, basic=basic) if name == b"authorization" else value) for name, value in headers]
 
 
-def _bearer(value: bytes) -> bytes:
+def _bearer(value: bytes, *, basic: bool) -> bytes:
     scheme, _, shown = value.partition(b" ")
     if scheme.lower() == b"token":
         return b"Bearer " + shown.strip()
-    if scheme.lower() != b"basic":
+    if scheme.lower() != b"basic" or not basic:
         return value
     try:
         return b"Bearer " + base64.b64decode(shown.strip(), validate=True).partition(b":")[2]
