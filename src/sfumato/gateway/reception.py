@@ -5,7 +5,6 @@ picture is meant and what is kept of it is settled here, in the same words for a
 """
 
 import base64
-import binascii
 import math
 import os
 import re
@@ -183,5 +182,5 @@ def _data_url(url: str) -> tuple[str, bytes]:
         raise Refusal("missing-image", "image must be a data URL of base64: data:image/png;base64,….")
     try:
         return found.group(1), base64.b64decode(url[found.end() :], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, and what is no ASCII
         raise Refusal("missing-image", f"image is no valid base64: {error}.") from error

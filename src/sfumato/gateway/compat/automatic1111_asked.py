@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from sfumato.core.params import ModelRules, OutputFormat, ResizeMode, Sampler
 from sfumato.gateway.compat.automatic1111_words import SAMPLERS, sampler_names
@@ -35,6 +35,7 @@ RESIZE: Final = (ResizeMode.STRETCH, ResizeMode.CROP, ResizeMode.FILL, ResizeMod
 RANDOM_SEED: Final = -1
 SEEDS: Final = 2**32
 """How many there are to draw from: clients hold a seed in 32 bits."""
+_BLANKS: Final = str.maketrans("", "", " \t\r\n\v\f")
 FORMATS: Final = MappingProxyType({"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"})
 WHOLE_PICTURES: Final = "this service changes whole pictures; leave it out, or crop to what is to change"
 NOT_DONE: Final = MappingProxyType(
@@ -54,7 +55,8 @@ class Img2Img(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    init_images: list[str] | None = None
+    # The first that is wrong is enough: a body holds millions.
+    init_images: Annotated[list[str] | None, FailFast()] = None
     prompt: str | None = None
     negative_prompt: str | None = None
     denoising_strength: float | None = None
@@ -170,7 +172,8 @@ def as_url(image: str) -> str:
     """A picture as the reception knows it: base64 by itself is a data URL that claims no type; lines are joined."""
     if image.startswith(("http://", "https://")):
         return image
-    whole = "".join(image.split())
+    # Not by split: of a picture with a blank behind every letter it would make a list many times its size.
+    whole = image.translate(_BLANKS)
     return whole if whole.startswith("data:") else f"data:;base64,{whole}"
 
 
