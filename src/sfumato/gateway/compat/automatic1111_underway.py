@@ -137,7 +137,7 @@ class Underway:
     async def _oldest(self, owner: str) -> Sequence[_Seen]:
         """The pictures of the oldest call that has one that has not ended; none where there is no such call."""
         # Nobody waits longer for a call; what is older was left behind by who may ask for it again.
-        since = self._gateway.clock() - self._gateway.settings.call_wait_s
+        since = self._gateway.clock() - self._gateway.settings.call_wait_s - TAKEN_WITHIN_S
         jobs = await self._open(owner, since=since, most_pages=1)
         for call in sorted({job.call for job in jobs.values()}):  # ids that begin with the time
             seen = await self._sighted(await self._siblings(next(job for job in jobs.values() if job.call == call)))
