@@ -60,7 +60,7 @@ def test_three_hundred_thousand_unknown_fields_are_counted_and_not_told(
 @pytest.mark.parametrize("sent", ['"sd_model_checkpoint": "%s"', '"override_settings": {"sd_model_checkpoint": "%s"}'])
 def test_a_checkpoint_of_blanks_is_unknown_at_once(service: GatewayService, sent: str) -> None:
     path = "/sdapi/v1/img2img" if "override" in sent else "/sdapi/v1/options"
-    body = '{"init_images": [%s], ' % json.dumps(ENCODED) + sent % (" " * 100_000) + "}"
+    body = f'{{"init_images": ["{ENCODED}"], {sent % (" " * 100_000)}}}'
 
     assert "is unknown" in refused(service, path, body, 404)
 

@@ -238,9 +238,8 @@ def parse(model: type[M], given: Mapping[str, object] | bytes, registry: Registr
         return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(dict(given))
     except ValidationError as error:
         if error.error_count() > MOST_FAULTS:
-            raise Refusal(
-                "invalid-parameters", f"{error.error_count()} things are wrong with it; see /docs."
-            ) from error
+            detail = f"{error.error_count()} things are wrong with it; see /docs for what is taken."
+            raise Refusal("invalid-parameters", detail) from error
         raise _refusal(model, given, error.errors(include_url=False, include_context=False), registry) from error
 
 

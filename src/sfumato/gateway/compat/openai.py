@@ -118,11 +118,7 @@ class OpenAIRoutes:
         began = time.perf_counter()
         await self._calls.room(request)
         with self._gateway.in_flight.holding(self._length(request)):
-            form = await read_form(
-                request.stream(), request.headers.get("content-type", ""), self._gateway.limits, FILES
-            )
-            edit = parse(Edit, form.fields)
-            call = await self._calls.take(request, self._wishes(edit, form), began)
+            edit, call = await self._take(request, began)
         if edit.stream:
             return StreamingResponse(self._streamed(edit, call), headers=sse.HEADERS, media_type=sse.MEDIA_TYPE)
         try:
@@ -135,6 +131,12 @@ class OpenAIRoutes:
             return await with_pictures(self._calls, ends, body, "data", lambda picture: {"b64_json": picture})
         links = [self._gateway.links_of(request, job.id, job.created_at).result_url for job in call.jobs]
         return JSONResponse({**body, "data": [{"url": link} for link in links]})
+
+    async def _take(self, request: Request, began: float) -> tuple[Edit, Call]:
+        """What is asked, and the call that came of it. By itself, so that nothing keeps the form until its end."""
+        form = await read_form(request.stream(), request.headers.get("content-type", ""), self._gateway.limits, FILES)
+        edit = parse(Edit, form.fields)
+        return edit, await self._calls.take(request, self._wishes(edit, form), began)
 
     def _length(self, request: Request) -> int:
         most_bytes = self._gateway.settings.max_upload_bytes
