@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fastapi import Request, Response
 
-from sfumato.core.errors import NotFound, TransientError
+from sfumato.core.errors import InvalidRequest, NotFound, TransientError
 from sfumato.core.events import new_row
 from sfumato.core.job import Job, Outcome, model_slug, preview_key, uuid7
 from sfumato.gateway.asked import Asked, idempotency_key, parse
@@ -114,17 +114,29 @@ class Calls:
         Raises:
             Refusal, InvalidRequest, TransientError: as `Reception.accept`.
         """
-        came = Came(self._protocol, uuid7(self._gateway.clock(), os.urandom(10)))
-        keyed, taken = self._key(request, 0) is not None, list[Job]()
+        came, keyed = Came(self._protocol, self._new_id()), self._key(request, 0) is not None
+        if not keyed and len(wishes) > 1:
+            await self._reception.room_for(request, [(each.asked, each.picture, each.header) for each in wishes])
+        taken, asked_for = list[Job](), dict[str, str]()
         try:
             for number, wish in enumerate(wishes):
-                given, key = (wish.picture, wish.header), self._key(request, number)
-                accepted = await self._reception.accept(request, wish.asked, key, *given, began, came=came)
+                given, key, job_id = (wish.picture, wish.header), self._key(request, number), self._new_id()
+                asked_for[job_id] = wish.asked.model_name
+                accepted = await self._reception.accept(
+                    request, wish.asked, key, *given, began, came=came, job_id=job_id
+                )
                 taken.append(accepted.job)
-        except Exception:
+        except (Refusal, InvalidRequest):
             await self.give_up(Call(taken, keyed))
             raise
+        except BaseException:
+            # The last one too: it is not known whether it was taken.
+            await asyncio.shield(self._leave({} if keyed else asked_for))
+            raise
         return Call(taken, keyed)
+
+    def _new_id(self) -> str:
+        return uuid7(self._gateway.clock(), os.urandom(10))
 
     def _key(self, request: Request, number: int) -> str | None:
         """The idempotency key of one picture of a call, None where the call has none."""
@@ -182,17 +194,21 @@ class Calls:
 
     def leave(self, call: Call) -> "asyncio.Task[None]":
         """`give_up` by itself: a stream's own task is canceled when its reader leaves, and can wait for nothing."""
-        task = asyncio.create_task(self._cancel(call))
+        return self._leave({} if call.keyed else {job.id: job.model for job in call.jobs})
+
+    def _leave(self, models: Mapping[str, str]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._cancel(models))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         return task
 
-    async def _cancel(self, call: Call) -> None:
-        for job in () if call.keyed else call.jobs:
+    async def _cancel(self, models: Mapping[str, str]) -> None:
+        """End the jobs with these ids, each of its model."""
+        for job_id, model in models.items():
             try:
-                await self._gateway.intake.cancel(job.id, self._gateway.clock(), job.model)
+                await self._gateway.intake.cancel(job_id, self._gateway.clock(), model)
             except TransientError as error:
-                log.warning("Job %s goes on although nobody waits for it: %s", job.id, error.detail)
+                log.warning("Job %s goes on although nobody waits for it: %s", job_id, error.detail)
 
     async def picture(self, outcome: Outcome) -> bytes:
         """A picture that was made. Raises Refusal when there is none, or it was deleted since."""
