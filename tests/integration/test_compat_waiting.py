@@ -63,8 +63,14 @@ def test_the_picture_of_a_prediction_is_not_kept_until_its_end(service: GatewayS
 
 
 def test_what_is_large_of_a_call_is_not_kept_until_its_end_and_not_told(service: GatewayService) -> None:
-    asked = {"init_images": [URL], "prompt": "x", "large": "l" * 100_000, "nested": {"a": URL}, "many": [1]}
-    asked |= {f"field{number}": number for number in range(10_000)}
+    asked: dict[str, Any] = {
+        "init_images": [URL],
+        "prompt": "x",
+        "large": "l" * 100_000,
+        "nested": {"a": URL},
+        "many": [1],
+    }
+    asked.update((f"field{number}", number) for number in range(10_000))
     with waiting(service, "/sdapi/v1/img2img", json=asked) as (answer, (job,)):
         service.end(job.id)
         told = answer.result().json()["parameters"]
