@@ -318,6 +318,18 @@ def test_schedulers_have_two_names_and_show_the_one_of_replicate(
     assert created(service, {"sampler": given})["input"]["scheduler"] == name
 
 
+@pytest.mark.parametrize(("hook", "protocol"), [("https://receiver.example/hook", "replicate"), (None, "")])
+def test_webhooks_of_a_prediction_that_is_run_again_tell_predictions_too(
+    service: GatewayService, hook: str | None, protocol: str
+) -> None:
+    first = created(service, webhook=hook)["id"]
+    service.end(first)
+    service.fold()
+
+    assert service.client.post(f"/api/jobs/{first}/retry").status_code == 202
+    assert (service.published()[-1].retry_of, service.published()[-1].protocol) == (first, protocol)
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [

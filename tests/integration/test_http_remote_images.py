@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from sfumato.gateway import remote
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
 from tests.sample_pictures import picture
+from tests.support import poll
 
 LOOPBACK = "127.0.0.0/8"
 
@@ -37,6 +40,31 @@ def hosting(status: int, body: bytes, **headers: str) -> Iterator[tuple[str, lis
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/cat.png?x=1", asked
     finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def trickling(body: bytes) -> Iterator[str]:
+    """The address of a picture that begins with `body` and never ends."""
+    done = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+            done.wait(20)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/cat.png"
+    finally:
+        done.set()
         server.shutdown()
         server.server_close()
 
@@ -127,3 +155,29 @@ def test_a_host_that_hangs_is_given_up(tmp_path: Path) -> None:
         with listener:
             told = problem(submit(service, f"http://127.0.0.1:{listener.server_address[1]}/"), 422, "bad-image-url")
     assert told["detail"] == "The picture could not be fetched. No answer within 0.2 s."
+
+
+def test_what_comes_from_an_address_is_counted_as_it_comes(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"remote_images": True, "remote_images_allow": LOOPBACK, "remote_images_s": 1.0}
+    with (
+        gateway_service(tmp_path, **settings) as service,
+        trickling(picture() + b"\0" * 5_000) as url,
+    ):
+        in_flight = service.app.state.gateway.in_flight
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(submit, service, url)
+            poll(lambda: in_flight.held_bytes > 5_000)
+            assert not answer.done()
+    assert in_flight.held_bytes == 0
+
+
+def test_who_finds_no_place_among_the_fetches_is_told_so_and_does_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "AT_ONCE", 1)
+    settings: dict[str, Any] = {"remote_images": True, "remote_images_allow": LOOPBACK, "remote_images_s": 1.0}
+    with gateway_service(tmp_path, **settings) as service, trickling(b"") as url, ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(submit, service, url) for _ in range(4)]
+        told = sorted(each.result().status_code for each in answers)
+    assert told.count(503) >= 2, told
+    assert service.app.state.gateway.in_flight.held_bytes == 0

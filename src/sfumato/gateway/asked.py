@@ -52,6 +52,8 @@ __all__ = [
 METADATA_BYTES: Final = 1024
 KEY_CHARS: Final = 255
 JOB_ID: Final = TypeAdapter(JobId)
+MOST_FAULTS: Final = 100
+"""That are told one by one: a body of a few megabytes may have millions."""
 UNREADABLE: Final = ("float_parsing", "int_parsing", "int_from_float", "int_parsing_size")
 
 
@@ -235,6 +237,9 @@ def parse(model: type[M], given: Mapping[str, object] | bytes, registry: Registr
     try:
         return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(dict(given))
     except ValidationError as error:
+        if error.error_count() > MOST_FAULTS:
+            detail = f"{error.error_count()} things are wrong with it; see /docs for what is taken."
+            raise Refusal("invalid-parameters", detail) from error
         raise _refusal(model, given, error.errors(include_url=False, include_context=False), registry) from error
 
 

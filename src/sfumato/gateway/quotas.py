@@ -119,8 +119,8 @@ class Quotas:
         self._rows, self._ended, self._clock, self._now = rows, ended, clock, now
         self._owners: dict[str, _Owner] = {}
 
-    async def room(self, key: ApiKey | None) -> None:
-        """See that the key has room for one job more, before anything of the job is read.
+    async def room(self, key: ApiKey | None, jobs: int = 1, cost: int = 1) -> None:
+        """See that the key has room for so many jobs more, of this `cost` in all, as far as it is known yet.
 
         Raises:
             Refusal: quota-exceeded.
@@ -130,10 +130,10 @@ class Quotas:
         owner = self._owner(key)
         await self._fresh(key.owner, owner, COST_FRESH_S if key.quota.in_flight is None else IN_FLIGHT_FRESH_S)
         try:
-            self._check(key, owner, 1)
+            self._check(key, owner, cost, jobs)
         except Refusal:
             await self._fresh(key.owner, owner, FULL_FRESH_S)
-            self._check(key, owner, 1)
+            self._check(key, owner, cost, jobs)
 
     @contextmanager
     def taking(self, key: ApiKey | None, job_id: str, cost: int) -> Iterator[None]:
@@ -191,14 +191,16 @@ class Quotas:
         now = self._now()
         return now - owner.read_at < within_s or now - owner.away_at < AWAY_S
 
-    def _check(self, key: ApiKey, owner: _Owner, cost: int) -> None:
+    def _check(self, key: ApiKey, owner: _Owner, cost: int, jobs: int = 1) -> None:
         most, per_day = key.quota.in_flight, key.quota.per_day
-        if most is not None and owner.in_flight >= most:
-            detail = f"{owner.in_flight} jobs have not ended; this key may have {most}. Send it when one has ended."
+        if most is not None and owner.in_flight + jobs > most:
+            wanted = "" if jobs == 1 else f" and this call makes {jobs}"
+            told = f"{owner.in_flight} jobs have not ended{wanted}; this key may have {most}."
+            detail = f"{told} {'Ask for fewer.' if jobs > most else 'Send it when one has ended.'}"
             raise _exceeded("quota-exceeded", detail, "jobs-in-flight", most, 0, IN_FLIGHT_RETRY_S)
         if per_day is not None and owner.spent + cost > per_day:
             left, until_s = max(0, per_day - owner.spent), max(1.0, owner.day + DAY_S - self._clock())
-            needs = f" and this job takes {cost}" if cost > 1 else ""
+            needs = f" and this {'job' if jobs == 1 else 'call'} takes {cost}" if cost > 1 else ""
             detail = f"{left} pixels × steps of {per_day} are left until midnight UTC{needs}."
             raise _exceeded("quota-exceeded", detail, "pixel-steps", per_day, left, until_s, int(DAY_S))
 

@@ -5,11 +5,11 @@ picture is meant and what is kept of it is settled here, in the same words for a
 """
 
 import base64
-import binascii
 import math
 import os
 import re
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from fastapi import Request
@@ -47,6 +47,18 @@ class Reception:
             job_id = "" if key is None else idempotent_job_id(caller.owner, key)
             await self._gateway.quotas.room(self._limits(caller, job_id))
 
+    async def room_for(self, request: Request, wanted: Sequence[tuple[Asked, Given | Uploaded, PictureHeader]]) -> None:
+        """See that who asks may have all of these, which come without a key of their own, before one is taken.
+
+        Raises:
+            Refusal, InvalidRequest: as `accept`.
+        """
+        caller, now = caller_of(request), self._gateway.clock()
+        if (limits := self._limits(caller, "")) is not None:
+            each = [self._submission(request, *one, NATIVE) for one in wanted]
+            cost = sum(self._gateway.intake.cost(one, now) for one in each)
+            await self._gateway.quotas.room(limits, len(each), cost)
+
     def admitted(self, asked: Asked, caller: Caller) -> Model:
         """The model, if it exists, has room for one more job, the caller may ask for this priority, and the job's
         webhook may be sent."""
@@ -69,9 +81,10 @@ class Reception:
         began: float,
         retry_of: str = "",
         came: Came = NATIVE,
+        job_id: str = "",
     ) -> Accepted:
         """The job, in the log: when this returns it will end, whatever crashes. `began` is when the request did, by
-        `time.perf_counter`; with a `key` the same request is the same job.
+        `time.perf_counter`; with a `key` the same request is the same job, else it is a new one, or `job_id`.
 
         Raises:
             Refusal: its model has no room for it, the key has what it may have, or may not ask for this.
@@ -79,9 +92,38 @@ class Reception:
             TransientError: unknown whether it took effect.
         """
         gateway, now, caller = self._gateway, self._gateway.clock(), caller_of(request)
+        submission = self._submission(request, asked, picture, header, came, key, retry_of, job_id)
+        model = submission.model
+        took_s = time.perf_counter() - began
+        tracing = span("accept", request.headers.get("traceparent", ""), time.time() - took_s, job=submission.job_id)
+        limits = self._limits(caller, submission.job_id)
+        cost = gateway.intake.cost(submission, now) if limits else 0
+        # A body may take its time, and meanwhile other gateways take jobs and jobs end.
+        await gateway.quotas.room(limits)
+        with gateway.quotas.taking(limits, submission.job_id, cost), gateway.live.accepting(model.slug), tracing:
+            accepted = await gateway.intake.accept(submission, now)
+        if accepted.outcome is None:
+            gateway.live.remember(model.slug, accepted.job, gateway.clock())
+        count("sfumato_accepts_total", model=model.slug, priority=submission.priority.value)
+        observe("sfumato_accept_seconds", time.perf_counter() - began, model=model.slug)
+        return accepted
+
+    def _submission(
+        self,
+        request: Request,
+        asked: Asked,
+        picture: Given | Uploaded,
+        header: PictureHeader,
+        came: Came,
+        key: str | None = None,
+        retry_of: str = "",
+        job_id: str = "",
+    ) -> Submission:
+        gateway, caller = self._gateway, caller_of(request)
         model = self.admitted(asked, caller)
-        submission = Submission(
-            job_id=uuid7(now, os.urandom(10)) if key is None else idempotent_job_id(caller.owner, key),
+        new_id = job_id or uuid7(gateway.clock(), os.urandom(10))
+        return Submission(
+            job_id=new_id if key is None else idempotent_job_id(caller.owner, key),
             keyed=key is not None,
             owner=caller.owner,
             model=model,
@@ -97,19 +139,6 @@ class Reception:
             link_base=gateway.base_url(request),
             came=came,
         )
-        took_s = time.perf_counter() - began
-        tracing = span("accept", request.headers.get("traceparent", ""), time.time() - took_s, job=submission.job_id)
-        limits = self._limits(caller, submission.job_id)
-        cost = gateway.intake.cost(submission, now) if limits else 0
-        # A body may take its time, and meanwhile other gateways take jobs and jobs end.
-        await gateway.quotas.room(limits)
-        with gateway.quotas.taking(limits, submission.job_id, cost), gateway.live.accepting(model.slug), tracing:
-            accepted = await gateway.intake.accept(submission, now)
-        if accepted.outcome is None:
-            gateway.live.remember(model.slug, accepted.job, gateway.clock())
-        count("sfumato_accepts_total", model=model.slug, priority=submission.priority.value)
-        observe("sfumato_accept_seconds", time.perf_counter() - began, model=model.slug)
-        return accepted
 
     async def picture_of(self, image: str, caller: Caller) -> tuple[Given | Uploaded, PictureHeader]:
         """The picture that a caller names: by an upload's id, a data URL or, where that is allowed, its address.
@@ -183,5 +212,5 @@ def _data_url(url: str) -> tuple[str, bytes]:
         raise Refusal("missing-image", "image must be a data URL of base64: data:image/png;base64,….")
     try:
         return found.group(1), base64.b64decode(url[found.end() :], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, and what is no ASCII
         raise Refusal("missing-image", f"image is no valid base64: {error}.") from error

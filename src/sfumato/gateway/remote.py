@@ -1,6 +1,8 @@
 """Pictures that a caller names by their address: fetched by the one guarded fetcher, where that is switched on."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from sfumato.config import Settings
@@ -18,10 +20,13 @@ OK: Final = 200
 
 
 class RemotePictures:
-    """Fetches pictures of at most `limits`, or says that nobody may ask for that here."""
+    """Fetches pictures of at most `limits`, or says that nobody may ask for that here.
 
-    def __init__(self, fetcher: Fetcher | None, limits: Limits) -> None:
-        self._fetcher, self._limits = fetcher, limits
+    `patience_s`: longest that one waits for a place among those that are fetched at once.
+    """
+
+    def __init__(self, fetcher: Fetcher | None, limits: Limits, patience_s: float = 20.0) -> None:
+        self._fetcher, self._limits, self._patience_s = fetcher, limits, patience_s
         self._places = asyncio.Semaphore(AT_ONCE)
 
     @classmethod
@@ -31,7 +36,23 @@ class RemotePictures:
         if not settings.remote_images:
             return cls(None, limits)
         allowed, most = Allowed.parse(settings.remote_images_allow), limits.max_bytes
-        return cls(Fetcher(allowed, total_s=settings.remote_images_s, limit_bytes=most), limits)
+        fetcher = Fetcher(allowed, total_s=settings.remote_images_s, limit_bytes=most)
+        return cls(fetcher, limits, settings.remote_images_s)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """One of the places. Raises Refusal (overloaded): else a queue behind slow hosts would grow without end, with
+        the bodies of those who wait, and of those who left it, in memory."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._places.acquire()
+        except TimeoutError as error:
+            detail = "Too many pictures are being fetched at once; send it again, or send the picture itself."
+            raise Refusal("overloaded", detail, retry_after_s=1) from error
+        try:
+            yield
+        finally:
+            self._places.release()
 
     async def picture(self, url: str) -> Received:
         """The picture at `url`, its bytes counted into what the running task holds.
@@ -45,8 +66,8 @@ class RemotePictures:
             raise Refusal("bad-image-url", f"{detail} (SFUMATO_REMOTE_IMAGES).")
         receiving = Receiving(self._limits)
         try:
-            async with self._places:
-                answer = await self._fetcher.fetch("GET", url, headers={"Accept": "image/*"})
+            async with self._place():
+                answer = await self._fetcher.fetch("GET", url, headers={"Accept": "image/*"}, came=held)
         except RefusedUrl as error:
             detail = f"The picture's address is refused. {error.detail} Who runs the service may allow more"
             raise Refusal("bad-image-url", f"{detail} (SFUMATO_REMOTE_IMAGES_ALLOW).") from error
@@ -58,6 +79,5 @@ class RemotePictures:
         if not answer.whole:
             most = self._limits.max_bytes
             raise Refusal("bad-image-url", f"The picture at this address has over {most} bytes, or comes too slowly.")
-        held(len(answer.body))
         receiving.feed(answer.body)
         return receiving.finish()

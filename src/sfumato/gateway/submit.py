@@ -24,7 +24,7 @@ from sfumato.gateway.asked import (
 )
 from sfumato.gateway.callers import caller_of
 from sfumato.gateway.context import Gateway
-from sfumato.gateway.intake import Accepted, Given, Uploaded, input_key
+from sfumato.gateway.intake import NATIVE, Accepted, Came, Given, Uploaded, input_key
 from sfumato.gateway.pictures import PictureHeader
 from sfumato.gateway.problems import Refusal
 from sfumato.gateway.reception import Reception
@@ -135,8 +135,10 @@ class SubmitRoutes:
         asked = _asked_again(job, caller.owner)
         self._reception.admitted(asked, caller)
         picture = await self._input_of(job, caller.owner, key)
+        # What its webhooks say is in the words that they were asked for in.
+        came = Came(job.protocol) if asked.webhook_url else NATIVE
         header = PictureHeader(job.input.media_type, job.input.width, job.input.height)
-        accepted = await self._reception.accept(request, asked, key, picture, header, began, retry_of=job.id)
+        accepted = await self._reception.accept(request, asked, key, picture, header, began, job.id, came)
         return await self._answer(request, accepted)
 
     async def _input_of(self, job: Job, owner: str, key: str | None) -> Uploaded:

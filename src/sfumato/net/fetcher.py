@@ -7,7 +7,7 @@ followed, no proxy is used, nothing is kept from one request to the next.
 
 import asyncio
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -47,6 +47,7 @@ class Answer:
 class _Coming:
     """What is known of an answer, also when reading it is broken off."""
 
+    came: Callable[[int], None]
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)
@@ -73,16 +74,23 @@ class Fetcher:
         return self._tls or ssl.create_default_context()
 
     async def fetch(
-        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: bytes = b""
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        came: Callable[[int], None] | None = None,
     ) -> Answer:
-        """Send it once and give what came back, whatever its status.
+        """Send it once and give what came back, whatever its status. `came` is told of every few bytes of its body as
+        they come; what it raises ends the fetch.
 
         Raises:
             RefusedUrl: nothing was sent, since the address leads where nothing may go.
             Unreachable: whether it arrived is unknown.
         """
         target = Target.of(url, self._allowed)
-        coming, trouble = _Coming(), ""
+        coming, trouble = _Coming(came or (lambda _bytes: None)), ""
         why: Exception | None = None
         try:
             async with asyncio.timeout(self._total_s):
@@ -125,6 +133,7 @@ class Fetcher:
             coming.headers = {name.decode("latin-1").lower(): each.decode("latin-1") for name, each in response.headers}
             coming.status = response.status
             async for chunk in response.aiter_stream():
+                coming.came(len(chunk))
                 coming.body += chunk
                 if len(coming.body) > self._limit_bytes:
                     return

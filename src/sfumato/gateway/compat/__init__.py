@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from sfumato.gateway.compat import model_list
 from sfumato.gateway.compat.automatic1111 import DIALECT as AUTOMATIC1111
 from sfumato.gateway.compat.automatic1111 import Automatic1111Routes
+from sfumato.gateway.compat.automatic1111_lists import Automatic1111Lists
 from sfumato.gateway.compat.dialects import Dialect
 from sfumato.gateway.compat.model_list import ModelList
 from sfumato.gateway.compat.openai import DIALECT as OPENAI
@@ -29,7 +30,8 @@ def install(app: FastAPI, gateway: Gateway, reception: Reception) -> list[Dialec
     spoken = gateway.settings.protocols.split(",")
     dialects: list[Dialect] = []
     if "automatic1111" in spoken:
-        app.include_router(Automatic1111Routes(gateway, reception).router())
+        for spoken_here in (Automatic1111Routes(gateway, reception), Automatic1111Lists(gateway, reception)):
+            app.include_router(spoken_here.router())
         dialects.append(AUTOMATIC1111)
     if "openai" in spoken:
         app.include_router(OpenAIRoutes(gateway, reception).router())

@@ -3,12 +3,12 @@
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic_core import from_json, to_json
 
 from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.job import Outcome, State
@@ -18,42 +18,39 @@ from sfumato.gateway.compat.answers import with_pictures
 from sfumato.gateway.compat.automatic1111_asked import (
     Img2Img,
     Options,
-    PngInfo,
     as_url,
     check_done_here,
+    echo,
     first_seed,
     format_of,
     order_of,
     resize_mode,
     sampler_of,
 )
+from sfumato.gateway.compat.automatic1111_lists import json_body
 from sfumato.gateway.compat.automatic1111_underway import Underway
 from sfumato.gateway.compat.automatic1111_words import (
     NAMES,
-    NOTHING,
     PROTOCOL,
+    ROOT,
     described,
     model_name,
-    sampler_names,
 )
 from sfumato.gateway.compat.calls import GONE, MOST_PICTURES, Call, Calls, Gone, Wish
 from sfumato.gateway.compat.dialects import Dialect, Told
 from sfumato.gateway.context import Gateway
+from sfumato.gateway.intake import Given, Uploaded
 from sfumato.gateway.jobs import no_picture
+from sfumato.gateway.pictures import PictureHeader
 from sfumato.gateway.reception import Reception
+from sfumato.gateway.uploads import too_large
 
 __all__ = ["DIALECT", "Automatic1111Routes", "error_of"]
 
-ROOT: Final = "/sdapi/v1"
 CHALLENGE: Final = b'Basic realm="sfumato"'
 BEARER: Final = "as Authorization: Bearer KEY"
 PASSWORD: Final = "as the password, with any user name"  # noqa: S105 - a sentence's end
 NO_STORE: Final = {"Cache-Control": "no-store"}
-
-
-def _body(model: type[Img2Img | Options | PngInfo]) -> dict[str, Any]:
-    content = {"application/json": {"schema": model.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 class Automatic1111Routes:
@@ -65,23 +62,13 @@ class Automatic1111Routes:
 
     def router(self) -> APIRouter:
         """The routes, to be included in an app."""
-        router = APIRouter(prefix=ROOT, tags=["automatic1111"])
-        router.add_api_route("/img2img", self.img2img, methods=["POST"], openapi_extra=_body(Img2Img))
-        router.add_api_route("/options", self.set_options, methods=["POST"], openapi_extra=_body(Options))
-        router.add_api_route("/png-info", self.png_info, methods=["POST"], openapi_extra=_body(PngInfo))
+        router = APIRouter(prefix=ROOT, tags=[PROTOCOL])
+        router.add_api_route("/img2img", self.img2img, methods=["POST"], openapi_extra=json_body(Img2Img))
+        router.add_api_route("/options", self.set_options, methods=["POST"], openapi_extra=json_body(Options))
+        router.add_api_route("/options", self.options, methods=["GET"])
+        router.add_api_route("/progress", self.progress, methods=["GET"])
         router.add_api_route("/interrupt", self.interrupt, methods=["POST"])
         router.add_api_route("/skip", self.skip, methods=["POST"])
-        router.add_api_route("/refresh-checkpoints", self.refresh_checkpoints, methods=["POST"])
-        for path, told in (
-            ("/options", self.options),
-            ("/progress", self.progress),
-            ("/samplers", self.samplers),
-            ("/sd-models", self.sd_models),
-        ):
-            router.add_api_route(path, told, methods=["GET"])
-        for name, value in NOTHING.items():
-            about = f"AUTOMATIC1111: {name}; always the same, this service has none of its own."
-            router.add_api_route(f"/{name}", _always(value), methods=["GET"], description=about, name=name)
         return router
 
     async def img2img(self, request: Request) -> Response:
@@ -89,13 +76,13 @@ class Automatic1111Routes:
         began = time.perf_counter()
         await self._calls.room(request)
         with self._gateway.in_flight.holding(self._calls.length(request)):
-            asked, call = await self._take(request, began)
+            taken = await self._take(request, began)
         try:
-            with self._underway.waiting(call):
-                ends = await self._calls.ended(request, call, all_of_them=False)
+            with self._underway.waiting(taken.call):
+                ends = await self._calls.ended(request, taken.call, all_of_them=False)
         except Gone:
             return GONE
-        return await self._answer(asked, call, ends)
+        return await self._answer(taken, ends)
 
     async def options(self, request: Request) -> JSONResponse:
         """AUTOMATIC1111: the options that mean something here, and how they stand for who asks."""
@@ -140,42 +127,30 @@ class Automatic1111Routes:
         await self._underway.skip(caller_of(request).owner)
         return JSONResponse({})
 
-    async def refresh_checkpoints(self) -> JSONResponse:
-        """AUTOMATIC1111: read the list of models again, if it changed; this service does so by itself too."""
-        self._gateway.registry.refresh()
-        return JSONResponse(None)
-
-    async def png_info(self, request: Request) -> JSONResponse:
-        """AUTOMATIC1111: what a picture of this service says of how it was made: nothing; its call's `info` does."""
-        with self._gateway.in_flight.holding(self._calls.length(request)):
-            parse(PngInfo, await self._calls.body(request))
-        return JSONResponse({"info": "", "items": {}, "parameters": {}})
-
-    async def samplers(self) -> JSONResponse:
-        """AUTOMATIC1111: the samplers that there are; not every model has all of them."""
-        names = sampler_names(model.rules for model in self._gateway.registry)
-        return JSONResponse([{"name": name, "aliases": [], "options": {}} for name in names])
-
-    async def sd_models(self) -> JSONResponse:
-        """AUTOMATIC1111: the models."""
-        plain = {"hash": None, "sha256": None, "config": None}
-        names = self._gateway.registry.names()
-        return JSONResponse([{"title": each, "model_name": each, "filename": each, **plain} for each in names])
-
-    async def _take(self, request: Request, began: float) -> tuple[Img2Img, Call]:
-        """What is asked, without its pictures, and the call that came of it."""
+    async def _take(self, request: Request, began: float) -> "_Taken":
         asked = parse(Img2Img, await self._calls.body(request))
         check_done_here(asked)
         order, caller = order_of(asked, MOST_PICTURES), caller_of(request)
         fields = await self._fields(asked, caller)
-        pictures = [await self._reception.picture_of(as_url(each), caller) for each in asked.init_images or ()]
         seed = first_seed(asked, idempotency_key(request.headers.get("idempotency-key")))
-        wishes = [
-            Wish(self._calls.asked({**fields, "seed": seed + number}), *pictures[index])
-            for number, index in enumerate(order)
-        ]
+        each = [self._calls.asked({**fields, "seed": seed + number}) for number in range(len(order))]
+        self._reception.admitted(each[0], caller)  # before addresses are followed
+        pictures = await self._pictures(asked.init_images or (), caller)
+        wishes = [Wish(one, *pictures[index]) for one, index in zip(each, order, strict=True)]
         call = await self._calls.take(request, wishes, began)
-        return asked.model_copy(update={"init_images": None}), call
+        return _Taken(call, echo(asked), len(wishes) // (asked.n_iter or 1), asked.send_images is not False)
+
+    async def _pictures(
+        self, images: Sequence[str], caller: Caller
+    ) -> Sequence[tuple[Given | Uploaded, PictureHeader]]:
+        """The pictures; together they have what one may have, wherever they come from. Raises Refusal."""
+        pictures, left_bytes = list[tuple[Given | Uploaded, PictureHeader]](), self._gateway.limits.max_bytes
+        for image in images:
+            picture, header = await self._reception.picture_of(as_url(image), caller)
+            if (left_bytes := left_bytes - picture.size_bytes) < 0:
+                raise too_large(self._gateway.limits.max_bytes)
+            pictures.append((picture, header))
+        return pictures
 
     async def _fields(self, asked: Img2Img, caller: Caller) -> Mapping[str, Any]:
         """What is asked, in the gateway's own words."""
@@ -212,18 +187,26 @@ class Automatic1111Routes:
         registry = self._gateway.registry
         return model_name(checkpoint, (*registry.names(), *registry.troubles))
 
-    async def _answer(self, asked: Img2Img, call: Call, ends: Sequence[Outcome]) -> Response:
+    async def _answer(self, taken: "_Taken", ends: Sequence[Outcome]) -> Response:
         """The pictures of an ended call, without those that were canceled. Raises Refusal: one failed, or none is."""
-        made = [(job, end) for job, end in zip(call.jobs, ends, strict=True) if end.picture is not None]
+        made = [(job, end) for job, end in zip(taken.call.jobs, ends, strict=True) if end.picture is not None]
         failed = next((end for end in ends if end.state is State.FAILED), None)
         if failed is not None or not made:
             raise no_picture(failed or ends[0])
+        wanted = [end for _, end in made] if taken.send_images else []
         pictures = [(job, end.picture) for job, end in made if end.picture is not None]
-        info = json.dumps(described(pictures, len(call.jobs) // (asked.n_iter or 1)))
-        # What was sent may hold numbers that JSON has no word for.
-        sent = from_json(to_json(asked.model_dump(exclude_unset=True), inf_nan_mode="null")) | {"init_images": None}
-        wanted = [end for _, end in made] if asked.send_images is not False else []
-        return await with_pictures(self._calls, wanted, {"parameters": sent, "info": info}, "images", str)
+        body = {"parameters": taken.sent, "info": json.dumps(described(pictures, taken.batch_size))}
+        return await with_pictures(self._calls, wanted, body, "images", lambda picture: picture)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A call whose jobs were taken in, and what its answer needs to know of what was asked."""
+
+    call: Call
+    sent: Mapping[str, Any]
+    batch_size: int
+    send_images: bool
 
 
 def error_of(problem: Mapping[str, Any]) -> Told:
@@ -236,13 +219,6 @@ def error_of(problem: Mapping[str, Any]) -> Told:
 
 
 DIALECT: Final = Dialect(PROTOCOL, ("/sdapi/",), error_of, NAMES)
-
-
-def _always(value: Any) -> Callable[[], Awaitable[JSONResponse]]:
-    async def told() -> JSONResponse:
-        return JSONResponse(value)
-
-    return told
 
 
 def _options_key(caller: Caller) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic_core import from_json, to_json
 
 from sfumato.core.params import ModelRules, OutputFormat, ResizeMode, Sampler
 from sfumato.gateway.compat.automatic1111_words import SAMPLERS, sampler_names
@@ -20,6 +21,7 @@ __all__ = [
     "PngInfo",
     "as_url",
     "check_done_here",
+    "echo",
     "first_seed",
     "format_of",
     "order_of",
@@ -34,8 +36,10 @@ SCHEDULE: Final = re.compile(
 """What stood behind a sampler's name before version 1.9, and still may."""
 RESIZE: Final = (ResizeMode.STRETCH, ResizeMode.CROP, ResizeMode.FILL, ResizeMode.STRETCH)
 RANDOM_SEED: Final = -1
+ECHO_BYTES: Final = 64 * 1024
 SEEDS: Final = 2**32
 """How many there are to draw from: clients hold a seed in 32 bits."""
+_BLANKS: Final = str.maketrans("", "", " \t\r\n\v\f")
 FORMATS: Final = MappingProxyType({"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"})
 WHOLE_PICTURES: Final = "this service changes whole pictures; leave it out, or crop to what is to change"
 NOT_DONE: Final = MappingProxyType(
@@ -55,7 +59,8 @@ class Img2Img(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    init_images: list[str] | None = None
+    # The first that is wrong is enough: a body holds millions.
+    init_images: Annotated[list[str] | None, FailFast()] = None
     prompt: str | None = None
     negative_prompt: str | None = None
     denoising_strength: float | None = None
@@ -179,12 +184,26 @@ def as_url(image: str) -> str:
     """A picture as the reception knows it: base64 by itself is a data URL that claims no type; lines are joined."""
     if image.startswith(("http://", "https://")):
         return image
-    whole = "".join(image.split())
+    # Not by split: of a picture with a blank behind every letter it would make a list many times its size.
+    whole = image.translate(_BLANKS)
     # Clients call every picture a PNG; what it is shows in its bytes.
-    claimed = re.match(r"data:image/[\w.+-]{1,40};base64,", whole)
-    if claimed:
+    if claimed := re.match(r"data:image/[\w.+-]{1,40};base64,", whole):
         whole = whole[claimed.end() :]
     return whole if whole.startswith("data:") else f"data:;base64,{whole}"
+
+
+def echo(asked: Img2Img) -> dict[str, Any]:
+    """What was sent, as the answer tells it: without the pictures, and without what else is large, for it is kept
+    until the pictures are made."""
+    left_bytes, told = ECHO_BYTES, dict[str, Any](init_images=None)
+    for name, value in asked.model_dump(exclude_unset=True, exclude={"init_images"}).items():
+        # What was sent may hold numbers that JSON has no word for.
+        text = to_json({name: value}, inf_nan_mode="null")
+        short = text if len(text) <= left_bytes else to_json({name: None})
+        if (left_bytes := left_bytes - len(short)) < 0:
+            break
+        told |= from_json(short)
+    return told
 
 
 def first_seed(asked: Img2Img, key: str | None) -> int:

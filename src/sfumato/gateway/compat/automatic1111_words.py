@@ -15,6 +15,7 @@ __all__ = [
     "NAMES",
     "NOTHING",
     "PROTOCOL",
+    "ROOT",
     "SAMPLERS",
     "described",
     "model_name",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 PROTOCOL: Final = "automatic1111"
+ROOT: Final = "/sdapi/v1"
 NAMES: Final = MappingProxyType(
     {
         "model_name": "sd_model_checkpoint",
@@ -46,6 +48,8 @@ SAMPLERS: Final[Mapping[Sampler, str]] = MappingProxyType(
         Sampler.NATIVE: "Automatic",
     }
 )
+LONGEST_TITLE_CHARS: Final = 1000
+"""Of a checkpoint; looking for a hash behind a million blanks would take an hour."""
 _SCHEDULERS: Final = (
     {"name": "automatic", "label": "Automatic", "aliases": None, "default_rho": -1, "need_inner_model": False},
 )
@@ -80,6 +84,8 @@ def sampler_names(rules: Iterable[ModelRules]) -> Sequence[str]:
 
 def model_name(spelled: str, known: Iterable[str]) -> str:
     """The model that is meant by a checkpoint's title: `name`, `name [hash]`, `name.safetensors [hash]`."""
+    if len(spelled) > LONGEST_TITLE_CHARS:
+        return spelled
     bare = re.sub(r"\s*\[[0-9a-fA-F]+\]$", "", spelled)
     shorter = (spelled, bare, re.sub(r"\.(safetensors|ckpt)$", "", bare))
     names = set(known)

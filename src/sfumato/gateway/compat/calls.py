@@ -4,18 +4,16 @@ Each picture is an ordinary job, taken in by the one reception; a call is no mor
 """
 
 import asyncio
-import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import Request, Response
 
-from sfumato.core.errors import NotFound, TransientError
-from sfumato.core.events import new_row
-from sfumato.core.job import Job, Outcome, model_slug, preview_key, uuid7
+from sfumato.core.errors import InvalidRequest, NotFound, SfumatoError, TransientError
+from sfumato.core.job import Job, Outcome, uuid7
 from sfumato.gateway.asked import Asked, idempotency_key, parse
 from sfumato.gateway.callers import Caller, caller_of
 from sfumato.gateway.context import Gateway
@@ -26,14 +24,11 @@ from sfumato.gateway.problems import Refusal
 from sfumato.gateway.reception import Reception
 from sfumato.gateway.uploads import declared_length, read_body
 
-__all__ = ["GONE", "MOST_PICTURES", "Call", "Calls", "Gone", "Preview", "Wish"]
+__all__ = ["GONE", "MOST_PICTURES", "Call", "Calls", "Gone", "Wish", "in_vain"]
 
 MOST_PICTURES: Final = 16
 """Of one call: all of them are held in memory for its answer."""
 JSON_OVERHEAD_BYTES: Final = 64 * 1024
-LOOK_S: Final = 0.25
-SIGN_OF_LIFE_S: Final = 15.0
-WATCH_FOR_S: Final = 15.0
 log = logging.getLogger(__name__)
 
 
@@ -60,15 +55,6 @@ class Call:
 
     jobs: Sequence[Job]
     keyed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What a job looked like after `step` of `steps`, as a JPEG; an empty one says only that it is still under way."""
-
-    step: int
-    steps: int
-    data: bytes = b""
 
 
 class Calls:
@@ -120,15 +106,24 @@ class Calls:
             Refusal, InvalidRequest, TransientError: as `Reception.accept`.
         """
         self._check_size(caller_of(request), len(wishes))
-        came = Came(self._protocol, uuid7(self._gateway.clock(), os.urandom(10)))
-        keyed, taken = self._key(request, 0) is not None, list[Job]()
+        came, keyed = Came(self._protocol, self._new_id()), self._key(request, 0) is not None
+        if not keyed and len(wishes) > 1:
+            await self._reception.room_for(request, [(each.asked, each.picture, each.header) for each in wishes])
+        taken, asked_for = list[Job](), dict[str, str]()
         try:
             for number, wish in enumerate(wishes):
-                given, key = (wish.picture, wish.header), self._key(request, number)
-                accepted = await self._reception.accept(request, wish.asked, key, *given, began, came=came)
+                given, key, job_id = (wish.picture, wish.header), self._key(request, number), self._new_id()
+                asked_for[job_id] = wish.asked.model_name
+                accepted = await self._reception.accept(
+                    request, wish.asked, key, *given, began, came=came, job_id=job_id
+                )
                 taken.append(accepted.job)
-        except Exception:
+        except (Refusal, InvalidRequest):
             await self.give_up(Call(taken, keyed))
+            raise
+        except BaseException:
+            # The last one too: it is not known whether it was taken.
+            await asyncio.shield(self._leave({} if keyed else asked_for))
             raise
         return Call(taken, keyed)
 
@@ -139,6 +134,9 @@ class Calls:
         if most is not None and pictures > most:
             detail = f"The call asks for {pictures} pictures; this key may have {most} jobs at once. Ask for fewer."
             raise Refusal("invalid-parameters", detail)
+
+    def _new_id(self) -> str:
+        return uuid7(self._gateway.clock(), os.urandom(10))
 
     def _key(self, request: Request, number: int) -> str | None:
         """The idempotency key of one picture of a call, None where the call has none."""
@@ -181,11 +179,7 @@ class Calls:
 
     def _end(self, outcome: Outcome | None, *, all_of_them: bool) -> Outcome:
         if outcome is None:
-            if self._gateway.stopping.is_set():
-                raise TransientError("This gateway stops; send it again.")
-            raise Refusal(
-                "took-too-long", f"No picture within {self._gateway.settings.call_wait_s:g} s; send it later."
-            )
+            raise in_vain(self._gateway)
         if all_of_them and outcome.picture is None:
             raise no_picture(outcome)
         return outcome
@@ -196,17 +190,21 @@ class Calls:
 
     def leave(self, call: Call) -> "asyncio.Task[None]":
         """`give_up` by itself: a stream's own task is canceled when its reader leaves, and can wait for nothing."""
-        task = asyncio.create_task(self._cancel(call))
+        return self._leave({} if call.keyed else {job.id: job.model for job in call.jobs})
+
+    def _leave(self, models: Mapping[str, str]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._cancel(models))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         return task
 
-    async def _cancel(self, call: Call) -> None:
-        for job in () if call.keyed else call.jobs:
+    async def _cancel(self, models: Mapping[str, str]) -> None:
+        """End the jobs with these ids, each of its model."""
+        for job_id, model in models.items():
             try:
-                await self._gateway.intake.cancel(job.id, self._gateway.clock(), job.model)
+                await self._gateway.intake.cancel(job_id, self._gateway.clock(), model)
             except TransientError as error:
-                log.warning("Job %s goes on although nobody waits for it: %s", job.id, error.detail)
+                log.warning("Job %s goes on although nobody waits for it: %s", job_id, error.detail)
 
     async def picture(self, outcome: Outcome) -> bytes:
         """A picture that was made. Raises Refusal when there is none, or it was deleted since."""
@@ -217,40 +215,13 @@ class Calls:
         except NotFound:
             raise Refusal("picture-gone", "The job succeeded and its picture was deleted since.") from None
 
-    async def follow(self, job: Job, previews: int) -> AsyncIterator[Preview | Outcome]:
-        """A job until its end: at most `previews` of it, evenly apart, a sign of life now and then, and its outcome.
 
-        Raises:
-            Refusal: it took too long.
-            TransientError: this gateway stops, or a store is away.
-        """
-        gateway, now = self._gateway, asyncio.get_running_loop().time
-        shown, deadline, told_at = 0, now() + gateway.settings.call_wait_s, now()
-        with gateway.live.followers.follower(job.id) as follower:
-            while (outcome := await gateway.outcomes.get(job.id)) is None:
-                if now() > deadline or gateway.stopping.is_set():
-                    self._end(None, all_of_them=True)
-                if shown < previews and (preview := await self._preview(job, (shown + 1) / (previews + 1))):
-                    shown += 1
-                    told_at = now()
-                    yield preview
-                elif now() > told_at + SIGN_OF_LIFE_S:
-                    told_at = now()
-                    yield Preview(0, 0)
-                await follower.news(LOOK_S)
-        yield outcome
-
-    async def _preview(self, job: Job, share: float) -> Preview | None:
-        """The newest preview of the job, once that much of it is done."""
-        gateway = self._gateway
-        with contextlib.suppress(NotFound, TransientError):
-            await gateway.intake.watch(job, gateway.clock(), WATCH_FOR_S)
-            row = gateway.live.row(job.id) or new_row(job)
-            running = gateway.live.progress(model_slug(job.model), row)
-            if running is not None and running.preview and running.preview >= share * running.steps:
-                data = await gateway.blobs.get(preview_key(job.id))
-                return Preview(running.preview, running.steps, data)
-        return None
+def in_vain(gateway: Gateway) -> SfumatoError:
+    """Why a call that waited is answered without its pictures."""
+    if gateway.stopping.is_set():
+        return TransientError("This gateway stops; send it again.")
+    waited_s = gateway.settings.call_wait_s
+    return Refusal("took-too-long", f"No picture within {waited_s:g} s; send it later.")
 
 
 async def _left(request: Request) -> None:

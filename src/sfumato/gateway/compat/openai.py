@@ -21,6 +21,7 @@ from sfumato.gateway.asked import parse
 from sfumato.gateway.compat.answers import base64_of, with_pictures
 from sfumato.gateway.compat.calls import GONE, MOST_PICTURES, Call, Calls, Gone, Wish
 from sfumato.gateway.compat.dialects import Dialect, Told
+from sfumato.gateway.compat.previews import follow
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.intake import Given
 from sfumato.gateway.problems import Refusal
@@ -118,11 +119,7 @@ class OpenAIRoutes:
         began = time.perf_counter()
         await self._calls.room(request)
         with self._gateway.in_flight.holding(self._length(request)):
-            form = await read_form(
-                request.stream(), request.headers.get("content-type", ""), self._gateway.limits, FILES
-            )
-            edit = parse(Edit, form.fields)
-            call = await self._calls.take(request, self._wishes(edit, form), began)
+            edit, call = await self._take(request, began)
         if edit.stream:
             return StreamingResponse(self._streamed(edit, call), headers=sse.HEADERS, media_type=sse.MEDIA_TYPE)
         try:
@@ -135,6 +132,12 @@ class OpenAIRoutes:
             return await with_pictures(self._calls, ends, body, "data", lambda picture: {"b64_json": picture})
         links = [self._gateway.links_of(request, job.id, job.created_at).result_url for job in call.jobs]
         return JSONResponse({**body, "data": [{"url": link} for link in links]})
+
+    async def _take(self, request: Request, began: float) -> tuple[Edit, Call]:
+        """What is asked, and the call that came of it. By itself, so that nothing keeps the form until its end."""
+        form = await read_form(request.stream(), request.headers.get("content-type", ""), self._gateway.limits, FILES)
+        edit = parse(Edit, form.fields)
+        return edit, await self._calls.take(request, self._wishes(edit, form), began)
 
     def _length(self, request: Request) -> int:
         most_bytes = self._gateway.settings.max_upload_bytes
@@ -164,7 +167,7 @@ class OpenAIRoutes:
         try:
             for job in call.jobs:
                 index = 0
-                async for seen in self._calls.follow(job, edit.partial_images):
+                async for seen in follow(self._gateway, job, edit.partial_images):
                     if isinstance(seen, Outcome):
                         about: dict[str, Any] = {
                             "output_format": edit.output_format,

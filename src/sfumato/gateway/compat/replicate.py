@@ -4,6 +4,7 @@ A prediction is an ordinary job, and every job of an owner is a prediction here,
 """
 
 import asyncio
+import contextlib
 import re
 import time
 from types import MappingProxyType
@@ -21,7 +22,7 @@ from sfumato.core.job import Job, Outcome, State, model_slug
 from sfumato.core.prediction import PROTOCOL, prediction_json
 from sfumato.gateway.asked import openapi_parameters, parse, read_query, wait_s
 from sfumato.gateway.callers import caller_of
-from sfumato.gateway.compat.calls import Calls, Wish
+from sfumato.gateway.compat.calls import Call, Calls, Wish
 from sfumato.gateway.compat.dialects import Dialect, as_it_is
 from sfumato.gateway.compat.replicate_files import file_id
 from sfumato.gateway.compat.replicate_input import NAMES, VersionWanted, Wanted, fields_of, input_of
@@ -105,25 +106,33 @@ class ReplicateRoutes:
         gateway = self._gateway
         await self._calls.room(request)
         with gateway.in_flight.holding(self._calls.length(request)):
-            body = await self._calls.body(request)
-            if named is not None:
-                wanted, model = parse(Wanted, body), found(gateway.registry, named)
-            else:
-                of_version = parse(VersionWanted, body)
-                wanted, model = of_version, version_found(gateway.registry, of_version.version)
-            call = await self._calls.take(request, [await self._wish(request, wanted, model)], began)
+            call = await self._take(request, named, began)
         (job,) = call.jobs
         longest_s = _wait_s(request.headers.get("prefer"), gateway.settings.max_wait_s)
         # Clients give up half a second after what they asked for, and they count from when their request was sent.
         left_s = max(0.0, longest_s - (time.perf_counter() - began))
-        ended = await gateway.live.ended(job.id, left_s, gateway.outcomes) if longest_s or call.keyed else None
+        ended = None  # The prediction is taken: what can't be read of it now is told later.
+        with contextlib.suppress(TransientError):
+            ended = await gateway.live.ended(job.id, left_s, gateway.outcomes) if longest_s or call.keyed else None
         headers = {**NO_STORE, **({"Preference-Applied": f"wait={longest_s:g}"} if longest_s else {})}
         if ended is None:
             # Still "starting", even if it runs: any other word would be taken for its end by who has waited.
             shown = await self._json(request, new_row(job), None)
             return JSONResponse(shown, 202 if longest_s else 201, headers)
-        row = (await gateway.sight(job.id)).row or new_row(job)
+        row = new_row(job)
+        with contextlib.suppress(TransientError):
+            row = (await gateway.sight(job.id)).row or row
         return JSONResponse(await self._json(request, row, ended), 201, headers)
+
+    async def _take(self, request: Request, named: str | None, began: float) -> Call:
+        """The call that came of a body. By itself, so that nothing keeps the body while its end is waited for."""
+        body, registry = await self._calls.body(request), self._gateway.registry
+        if named is not None:
+            wanted, model = parse(Wanted, body), found(registry, named)
+        else:
+            of_version = parse(VersionWanted, body)
+            wanted, model = of_version, version_found(registry, of_version.version)
+        return await self._calls.take(request, [await self._wish(request, wanted, model)], began)
 
     async def _wish(self, request: Request, wanted: Wanted, model: Model) -> Wish:
         given, caller = input_of(wanted), caller_of(request)

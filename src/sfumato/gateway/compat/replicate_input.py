@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, FailFast, Field
 
 from sfumato.core.params import Sampler
 from sfumato.core.prediction import SCHEDULERS
@@ -43,7 +43,10 @@ class Wanted(BaseModel):
     input: dict[str, Any]
     webhook: str | None = None
     webhook_completed: str | None = None
-    webhook_events_filter: tuple[Literal["start", "output", "logs", "completed"], ...] | None = None
+    # The first that is wrong is enough: a body holds millions.
+    webhook_events_filter: Annotated[tuple[Literal["start", "output", "logs", "completed"], ...] | None, FailFast()] = (
+        None
+    )
     stream: object = None
 
 
