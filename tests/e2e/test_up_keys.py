@@ -25,6 +25,7 @@ def test_up_refuses_to_be_reached_by_others_without_a_key(tmp_path: Path) -> Non
     assert "listening" not in refused.stderr.lower()
 
     made = sfumato(tmp_path, "keys", "create", "alice")
+    assert f"No service has run in {tmp_path} yet" in made.stderr
     sfumato(tmp_path, "keys", "revoke", made.stdout.split("_")[1])
     assert sfumato(tmp_path, *anywhere).returncode == 1
 

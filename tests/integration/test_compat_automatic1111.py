@@ -418,7 +418,7 @@ def test_a_key_is_the_password_and_is_asked_for_as_one(tmp_path: Path) -> None:
     with gateway_service(tmp_path, MODELS, auth="keys") as service:
         key = service.key("alice")["Authorization"].removeprefix("Bearer ")
         nobody = service.client.get("/sdapi/v1/options")
-        refused(nobody, 401, "key")
+        refused(nobody, 401, "as the password, with any user name")
         assert nobody.headers["www-authenticate"] == 'Basic realm="sfumato"'
         assert service.client.get("/sdapi/v1/options", auth=("anybody", key)).status_code == 200
         assert service.client.get("/sdapi/v1/options", auth=(key, "anything")).status_code == 401

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,12 +24,10 @@ def service(tmp_path: Path) -> Iterator[GatewayService]:
 
 
 def refused(service: GatewayService, path: str, body: str, status: int = 422) -> str:
-    """The words in which this body is refused, few and soon."""
-    began = time.perf_counter()
+    """The words in which this body is refused, which are few."""
     answer = service.client.post(path, content=body.encode(), headers={"Content-Type": "application/json"})
     assert answer.status_code == status, answer.text[:300]
     assert len(answer.content) < 4000
-    assert time.perf_counter() - began < 3
     assert service.app.state.gateway.in_flight.held_bytes == 0
     told: dict[str, Any] = answer.json()
     return str(told["detail"])
@@ -59,8 +56,9 @@ def test_three_hundred_thousand_unknown_fields_are_counted_and_not_told(
 
 @pytest.mark.parametrize("sent", ['"sd_model_checkpoint": "%s"', '"override_settings": {"sd_model_checkpoint": "%s"}'])
 def test_a_checkpoint_of_blanks_is_unknown_at_once(service: GatewayService, sent: str) -> None:
+    # By a pattern that tries every blank as the first one this takes hours, and the test's own time ends it.
     path = "/sdapi/v1/img2img" if "override" in sent else "/sdapi/v1/options"
-    body = f'{{"init_images": ["{ENCODED}"], {sent % (" " * 100_000)}}}'
+    body = f'{{"init_images": ["{ENCODED}"], {sent % (" " * 1_000_000)}}}'
 
     assert "is unknown" in refused(service, path, body, 404)
 

@@ -12,6 +12,7 @@ import pytest
 
 from sfumato.core.job import Job, State, preview_key
 from sfumato.core.keys import Quota
+from sfumato.gateway.compat.openai import STANDARD_SIZES
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service
 from tests.sample_pictures import picture
 from tests.support import poll
@@ -192,6 +193,42 @@ def test_what_is_no_picture_is_a_bad_request(service: GatewayService, data: byte
     wrong(edit(service, image(data)), 400, code)
 
 
+def test_a_size_of_openai_s_own_is_as_large_as_the_model_makes_it(service: GatewayService) -> None:
+    jobs = [edited(service, size=size, count=count)[0][-1] for count, size in enumerate(STANDARD_SIZES, 1)]
+
+    assert [(job.params.width, job.params.height) for job in jobs] == [
+        (512, 512),
+        (608, 416),
+        (416, 608),
+        (512, 512),
+        (256, 256),
+    ]
+
+
+def test_another_size_is_made_as_it_is_or_refused_with_one_that_would_do(service: GatewayService) -> None:
+    error = wrong(edit(service, size="1024x1056"), 400, "invalid-parameters")
+    assert error["message"] == "size is 1081344 pixels; this model makes at most 262144, such as 512 x 512."
+    assert error["param"] == "size"
+
+
+def test_a_picture_is_what_its_bytes_are_and_not_what_its_name_claims(service: GatewayService) -> None:
+    (job,), _ = edited(service, ("image", ("cat.jpg", picture(), "image/jpeg")))
+    assert job.input.media_type == "image/png"
+    wrong(edit(service, ("image", ("cat.txt", picture(), "text/plain"))), 400, "unsupported-picture")
+
+
+def test_the_field_at_fault_is_named(service: GatewayService) -> None:
+    assert wrong(edit(service, size="63x64"), 400, "invalid-parameters")["param"] == "size"
+    assert wrong(edit(service, strength="2"), 400, "invalid-parameters")["param"] == "strength"
+    assert wrong(edit(service, model="gpt"), 404, "model_not_found")["param"] == "model"
+    assert wrong(edit(service, image(b"GIF89a")), 400, "unsupported-picture")["param"] == "image"
+
+
+def test_who_leaves_v1_out_of_the_address_is_told_to_add_it(service: GatewayService) -> None:
+    error = wrong(service.client.post("/images/edits"), 404, "no-such-route")
+    assert error["message"].endswith("by a client whose base_url ends in /v1.")
+
+
 def test_a_form_without_a_picture_says_so(service: GatewayService) -> None:
     error = wrong(edit(service, ("user", (None, b"u"))), 400, "missing-image")
     assert error["param"] == "image"
@@ -199,7 +236,7 @@ def test_a_form_without_a_picture_says_so(service: GatewayService) -> None:
 
 def test_what_is_no_form_is_told_what_to_send(service: GatewayService) -> None:
     answer = service.client.post("/v1/images/edits", json={"prompt": "as a mosaic"})
-    assert "Send multipart/form-data" in wrong(answer, 400, "bad-multipart")["message"]
+    assert "send multipart/form-data" in wrong(answer, 400, "unsupported-body")["message"]
 
 
 def test_more_pictures_than_a_call_may_have_are_refused(service: GatewayService) -> None:

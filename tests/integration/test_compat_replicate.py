@@ -267,8 +267,12 @@ def test_the_address_names_a_model(service: GatewayService, path: str, model: st
         ({"strength": 3}, "invalid-parameters", "prompt_strength is 3.0; it must be above 0"),
         ({"num_outputs": 2}, "invalid-parameters", "num_outputs is '2'; it must be 1"),
         ({"seed": -1}, "invalid-parameters", "seed is -1"),
-        ({"scheduler": "K_EULR"}, "invalid-parameters", "'K_EULR' is not known here; K_EULER is closest"),
-        ({"scheduler": "flow_match_euler"}, "invalid-parameters", "scheduler flow_match_euler is not one of"),
+        ({"scheduler": "K_EULR"}, "invalid-parameters", "'K_EULR' is none of this model's; K_EULER is closest"),
+        (
+            {"scheduler": "flow_match_euler"},
+            "invalid-parameters",
+            "scheduler 'flow_match_euler' is none of this model's",
+        ),
         ({"width": 64}, "invalid-parameters", "give both width and height"),
         ({"metadata": 7}, "invalid-parameters", "metadata is '7'; it must be a JSON object"),
         ({"priority": "soon"}, "invalid-parameters", "priority is 'soon'"),
@@ -305,6 +309,45 @@ def test_a_body_that_makes_no_sense_is_refused(service: GatewayService, asked: d
 
 def test_a_body_that_is_no_json_is_refused(service: GatewayService) -> None:
     problem(service.client.post("/v1/predictions", content=b"{"), 400, "bad-json")
+
+
+def test_what_programs_send_to_other_models_is_taken(service: GatewayService) -> None:
+    usual = {"apply_watermark": False, "output_quality": 80, "go_fast": True, "disable_safety_checker": True}
+    created(service, {**usual, "refine": "no_refiner", "aspect_ratio": "match_input_image", "guidance_scale": 7.5})
+    assert service.published()[0].params.guidance_scale == 2.0
+
+
+def test_a_picture_may_be_called_input_image_and_is_what_its_bytes_are(service: GatewayService) -> None:
+    data = base64.b64encode(picture()).decode()
+    body = {"version": "quick", "input": {"input_image": f"data:image/jpeg;base64,{data}"}}
+    answer = service.client.post("/v1/predictions", json=body)
+    assert answer.status_code == 201, answer.text
+    assert service.published()[0].input.media_type == "image/png"
+
+
+def test_a_version_of_another_service_is_told_to_be_left_out(service: GatewayService) -> None:
+    answer = service.client.post("/v1/predictions", json={"version": "39" * 32, "input": {}})
+    assert (
+        "leave out what is behind the colon, and name a model: sfumato/quick"
+        in problem(answer, 404, "unknown-model")["detail"]
+    )
+
+
+def test_the_python_client_gets_a_data_url_where_it_could_read_no_address(service: GatewayService) -> None:
+    prediction = created(service, {})
+    service.end(prediction["id"])
+    service.fold()
+    path = f"/v1/predictions/{prediction['id']}"
+
+    def output(agent: str, **headers: str) -> str:
+        (url,) = service.client.get(path, headers={"User-Agent": agent, **headers}).json()["output"]
+        return str(url)
+
+    data = base64.b64encode(b"the picture").decode()
+    assert output("replicate-python/1.0.7") == f"data:image/png;base64,{data}"
+    assert output("curl/8").startswith("http://testserver/api/jobs/")
+    listed = service.client.get("/v1/predictions", headers={"User-Agent": "replicate-python/1.0.7"}).json()
+    assert listed["results"][0]["output"][0].startswith("http://testserver/api/jobs/")
 
 
 @pytest.mark.parametrize(

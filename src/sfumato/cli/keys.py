@@ -69,7 +69,11 @@ def create(
         quota=Quota(rate, in_flight, per_day),
         expires_at=now + span_s(expires, "--expires") if expires else None,
     )
-    asyncio.run(_add(load_settings(data_dir=data_dir), key))
+    settings = load_settings(data_dir=data_dir)
+    alone = isinstance(settings.rows_address, Path) and not settings.rows_address.exists()
+    asyncio.run(_add(settings, key))
+    if alone:
+        sys.stderr.write(f"No service has run in {settings.data_dir} yet: one that runs elsewhere knows no such key.\n")
     where = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir else ""
     sys.stderr.write(f"This is shown once. Revoke it with: sfumato keys revoke {key.prefix}{where}\n")
     sys.stdout.write((json.dumps({"key": text} | _fields(key, now)) if as_json else text) + "\n")

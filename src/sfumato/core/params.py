@@ -3,6 +3,7 @@
 Public names are diffusers' own: prompt, negative_prompt, strength, num_inference_steps, guidance_scale, seed.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, NamedTuple, Self
@@ -225,7 +226,9 @@ class ModelRules(Frozen):
                 yield _out_of_range(name, value, f"a positive multiple of {m}")
         if asked.width > 0 and asked.height > 0 and asked.width * asked.height > self.max_pixels:
             pixels = asked.width * asked.height
-            yield f"width × height is {pixels} pixels; this model makes at most {self.max_pixels}."
+            side = math.isqrt(self.max_pixels) // m * m
+            most = f"{self.max_pixels}, such as {side} x {side}"
+            yield f"width × height is {pixels} pixels; this model makes at most {most}."
 
     def check(self) -> Self:
         """Raise ValueError when the rules contradict themselves; run where models.toml is read."""

@@ -33,6 +33,7 @@ from sfumato.gateway.uploads import (
     FORM_OVERHEAD_BYTES,
     Form,
     declared_length,
+    media_type,
     read_body,
     read_form,
     read_picture,
@@ -170,7 +171,7 @@ class SubmitRoutes:
             raise NotFound("No upload has this id, or its link is wrong or expired; POST /api/uploads for a new one.")
         length = declared_length(request.headers.get("content-length"), gateway.settings.max_upload_bytes)
         with gateway.in_flight.holding(length):
-            received = await read_picture(request.stream(), _media_type(request), gateway.limits)
+            received = await read_picture(request.stream(), media_type(request), gateway.limits)
             await gateway.blobs.put(f"uploads/{upload_id}", received.data)
         header = received.header
         size = {"width": header.width, "height": header.height, "size_bytes": len(received.data)}
@@ -178,7 +179,7 @@ class SubmitRoutes:
 
     async def _receive(self, request: Request) -> Form:
         limits, content_type = self._gateway.limits, request.headers.get("content-type", "")
-        kind = _media_type(request)
+        kind = media_type(request)
         if kind == "multipart/form-data":
             return await read_form(request.stream(), content_type, limits)
         if kind.startswith("image/") or kind == "application/octet-stream":
@@ -237,7 +238,3 @@ def _merged(query: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, ob
     if differing:
         raise Refusal("invalid-parameters", f"{', '.join(differing)}: the query says one thing, the form another.")
     return {**fields, **query}
-
-
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
 
+from fastapi import Request
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 
 from sfumato.gateway.pictures import MEDIA_TYPES, NotAPicture, PictureHeader, media_type_of, read_header
@@ -29,6 +30,7 @@ __all__ = [
     "check_header",
     "declared_length",
     "held",
+    "media_type",
     "read_body",
     "read_form",
     "read_picture",
@@ -194,12 +196,14 @@ def too_large(max_bytes: int) -> Refusal:
 class FileFields:
     """The fields of a form that pictures come in, the first of them the one to name; `most` in all.
 
-    `unwelcome`: other fields that files are sent in, and what to say of them.
+    `unwelcome`: other fields that files are sent in, and what to say of them. `claims_count`: a picture that is
+    declared to be of another type than its bytes is refused; else any image/… is taken for what its bytes are.
     """
 
     names: tuple[str, ...] = ("image",)
     most: int = 1
     unwelcome: Mapping[str, str] = field(default_factory=dict)
+    claims_count: bool = True
 
 
 ONE_IMAGE: Final = FileFields()
@@ -300,8 +304,10 @@ class _FormReader:
         if self._name in files.names:
             if len(self.form.pictures) == files.most:
                 many = "twice; send it once" if files.most == 1 else f"over {files.most} times; send fewer"
-                raise Refusal("invalid-parameters", f"{shown} is in the form {many}.")
-            self._picture = Receiving(self._limits, segment.content_type or "")
+                raise Refusal("invalid-parameters", f"{files.names[0]} is in the form {many}.")
+            declared = segment.content_type or ""
+            claims = files.claims_count or not declared.lower().startswith("image/")
+            self._picture = Receiving(self._limits, declared if claims else "")
             self.form.names.append(segment.filename or "")
         elif segment.filename is not None:
             called = f"the picture's field is called {files.names[0]}"
@@ -358,3 +364,8 @@ def declared_length(header: str | None, max_bytes: int, overhead_bytes: int = 0)
     if int(header) > max_bytes + overhead_bytes:
         raise too_large(max_bytes)
     return int(header)
+
+
+def media_type(request: Request) -> str:
+    """The media type of a body, "" where the request names none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

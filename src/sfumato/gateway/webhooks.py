@@ -49,7 +49,10 @@ def own_secrets(caller: Caller, secrets: Sequence[str]) -> list[str]:
         Refusal: forbidden; the secret would be the service's own, or the key may only read.
     """
     if caller.key is None or caller.owner == LOCAL:
-        raise Refusal("forbidden", "This is the service's own secret: who runs it finds it in its data folder.")
+        raise Refusal(
+            "forbidden",
+            "This is the service's own secret: who runs it finds it in the file webhook-secret of its data folder.",
+        )
     if not caller.key.may(Scope.SUBMIT):
         raise Refusal("forbidden", f"This needs a key with the scope {Scope.SUBMIT}; this one has others.")
     return [owners_secret(each, caller.owner) for each in secrets]

@@ -13,6 +13,7 @@ from pydantic_core import from_json, to_json
 
 from sfumato.core.params import ModelRules, OutputFormat, ResizeMode, Sampler
 from sfumato.gateway.compat.automatic1111_words import SAMPLERS, sampler_names
+from sfumato.gateway.compat.calls import without_claim
 from sfumato.gateway.problems import Refusal
 
 __all__ = [
@@ -186,10 +187,7 @@ def as_url(image: str) -> str:
         return image
     # Not by split: of a picture with a blank behind every letter it would make a list many times its size.
     whole = image.translate(_BLANKS)
-    # Clients call every picture a PNG; what it is shows in its bytes.
-    if claimed := re.match(r"data:image/[\w.+-]{1,40};base64,", whole):
-        whole = whole[claimed.end() :]
-    return whole if whole.startswith("data:") else f"data:;base64,{whole}"
+    return without_claim(whole) if whole.startswith("data:") else f"data:;base64,{whole}"
 
 
 def echo(asked: Img2Img) -> dict[str, Any]:

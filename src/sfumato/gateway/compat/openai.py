@@ -4,6 +4,7 @@ Fields of the gateway's own (strength, seed, priority …) may come beside them:
 """
 
 import json
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -26,17 +27,31 @@ from sfumato.gateway.context import Gateway
 from sfumato.gateway.intake import Given
 from sfumato.gateway.problems import Refusal
 from sfumato.gateway.reception import Reception
-from sfumato.gateway.uploads import FORM_OVERHEAD_BYTES, FileFields, Form, declared_length, read_form
+from sfumato.gateway.uploads import FORM_OVERHEAD_BYTES, FileFields, Form, declared_length, media_type, read_form
 
 __all__ = ["DIALECT", "OpenAIRoutes", "error_of"]
 
 PROTOCOL: Final = "openai"
 NO_MASK: Final = "mask is not taken: this service changes whole pictures; leave it out, or crop to what is to change."
 FILES: Final = FileFields(
-    names=("image", "image[]"), most=MOST_PICTURES, unwelcome=dict.fromkeys(("mask", "markup"), NO_MASK)
+    names=("image", "image[]"),
+    most=MOST_PICTURES,
+    unwelcome=dict.fromkeys(("mask", "markup"), NO_MASK),
+    claims_count=False,
 )
+STANDARD_SIZES: Final = ("1024x1024", "1536x1024", "1024x1536", "512x512", "256x256")
+"""OpenAI's own, which programs have written into them. They stand for an aspect, as large as the model makes it."""
 OWN: Final = ("strength", "num_inference_steps", "guidance_scale", "seed", "sampler", "negative_prompt", "resize_mode")
-NAMES: Final = MappingProxyType({"model_name": "model", "width": "the width in size", "height": "the height in size"})
+NAMES: Final = MappingProxyType(
+    {
+        "model_name": "model",
+        "width × height": "size",
+        "width": "the width in size",
+        "height": "the height in size",
+    }
+)
+ABOUT: Final = re.compile(r"(?:the (?:width|height) in )?(\w+)(?: '[^']*')? (?:is|must|has|ends|can't)\b")
+"""How a sentence about a field begins."""
 TYPES: Final = MappingProxyType({401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"})
 CODES: Final = MappingProxyType(
     {
@@ -135,6 +150,9 @@ class OpenAIRoutes:
 
     async def _take(self, request: Request, began: float) -> tuple[Edit, Call]:
         """What is asked, and the call that came of it. By itself, so that nothing keeps the form until its end."""
+        if media_type(request) != "multipart/form-data":
+            detail = f"The body is {media_type(request)[:80]!r}; send multipart/form-data, as images.edit does."
+            raise Refusal("unsupported-body", detail)
         form = await read_form(request.stream(), request.headers.get("content-type", ""), self._gateway.limits, FILES)
         edit = parse(Edit, form.fields)
         return edit, await self._calls.take(request, self._wishes(edit, form), began)
@@ -150,8 +168,7 @@ class OpenAIRoutes:
         if pictures > MOST_PICTURES:
             told = f"{len(form.pictures)} times n {edit.n} is {pictures} pictures; at most {MOST_PICTURES} are made"
             raise Refusal("invalid-parameters", f"image {told} in one call. Send several.", param="n")
-        size = re.fullmatch(r"(\d+)x(\d+)", edit.size)
-        width, height = size.groups() if size else (None, None)
+        width, height = self._wanted_size(edit)
         fields = edit.model_dump(include={*OWN, "prompt", "output_format", "priority", "metadata"}, exclude_none=True)
         fields |= {"model_name": self._calls.model_name(edit.model), "width": width, "height": height}
         wishes = []
@@ -161,20 +178,26 @@ class OpenAIRoutes:
             wishes.append(Wish(asked, Given(picture.data, picture.sha256), picture.header))
         return wishes
 
+    def _wanted_size(self, edit: Edit) -> tuple[int | None, int | None]:
+        """Width and height in pixels, None for the picture's own aspect."""
+        if edit.size == "auto":
+            return None, None
+        width, height = map(int, edit.size.split("x"))
+        rules = self._gateway.registry.get(self._calls.model_name(edit.model)).rules
+        if edit.size not in STANDARD_SIZES or width * height <= rules.max_pixels:
+            return width, height
+        scale, unit = math.sqrt(rules.max_pixels / (width * height)), rules.size_multiple
+        return int(width * scale) // unit * unit, int(height * scale) // unit * unit
+
     async def _streamed(self, edit: Edit, call: Call) -> AsyncIterator[str]:
         """The pictures one after the other, each behind its previews."""
-        whole = False
+        whole, done = False, {"output_format": edit.output_format, "usage": USAGE}
         try:
             for job in call.jobs:
                 index = 0
                 async for seen in follow(self._gateway, job, edit.partial_images):
                     if isinstance(seen, Outcome):
-                        about: dict[str, Any] = {
-                            "output_format": edit.output_format,
-                            "size": _size(seen),
-                            "usage": USAGE,
-                        }
-                        yield self._event("completed", await self._calls.picture(seen), about)
+                        yield self._event("completed", await self._calls.picture(seen), {**done, "size": _size(seen)})
                     elif seen.data:
                         about = {"output_format": "jpeg", "size": edit.size, "partial_image_index": index}
                         yield self._event("partial_image", seen.data, about)
@@ -200,11 +223,17 @@ def error_of(problem: Mapping[str, Any]) -> Told:
     slug, status = problem["type"].rpartition(":")[2], problem["status"]
     status = 400 if status in AS_BAD_REQUEST else status
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    about = {"type": kind, "param": problem.get("param"), "code": CODES.get(slug, slug)}
-    return Told(status, {"error": {"message": problem["detail"], **about}})
+    detail = problem["detail"]
+    if slug == "no-such-route":
+        detail += " This service changes pictures: POST /v1/images/edits, by a client whose base_url ends in /v1."
+    named = ABOUT.match(detail)
+    param = problem.get("param") or (named[1] if named and named[1] in (*Edit.model_fields, "image") else None)
+    about = {"type": kind, "param": param, "code": CODES.get(slug, slug)}
+    return Told(status, {"error": {"message": detail, **about}})
 
 
-DIALECT: Final = Dialect(PROTOCOL, ("/v1/images/",), error_of, NAMES)
+# "/images/" is what a client asks for that was given the address without /v1.
+DIALECT: Final = Dialect(PROTOCOL, ("/v1/images/", "/images/"), error_of, NAMES)
 
 
 def _reseeded(fields: Mapping[str, Any], number: int) -> dict[str, Any]:

@@ -15,14 +15,15 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfumato.core.errors import TransientError
+from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.events import JobRow, new_row
 from sfumato.core.history import JobQuery
 from sfumato.core.job import Job, Outcome, State, model_slug
 from sfumato.core.prediction import PROTOCOL, prediction_json
 from sfumato.gateway.asked import openapi_parameters, parse, read_query, wait_s
 from sfumato.gateway.callers import caller_of
-from sfumato.gateway.compat.calls import Call, Calls, Wish
+from sfumato.gateway.compat.answers import base64_of
+from sfumato.gateway.compat.calls import Call, Calls, Wish, without_claim
 from sfumato.gateway.compat.dialects import Dialect, as_it_is
 from sfumato.gateway.compat.replicate_files import file_id
 from sfumato.gateway.compat.replicate_input import NAMES, VersionWanted, Wanted, fields_of, input_of
@@ -39,6 +40,7 @@ PLAIN_WAIT_S: Final = 60.0
 STORE_LINK_S: Final = 3600.0
 RECORDED_WITHIN_S: Final = 2.0
 LOOK_S: Final = 0.1
+PYTHON_CLIENT: Final = "replicate-python/"
 NO_STORE: Final = MappingProxyType({"Cache-Control": "no-store"})
 _BODY: Final = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
@@ -89,7 +91,7 @@ class ReplicateRoutes:
         asked = parse(PredictionsAsked, read_query(request.scope["query_string"]))
         query = JobQuery(caller_of(request).owner, cursor=asked.cursor, limit=PREDICTIONS_A_PAGE)
         page = await gateway.rows.list(query)
-        results = [await self._json(request, row, row.outcome) for row in page.rows]
+        results = [await self._json(request, row, row.outcome, listed=True) for row in page.rows]
         more = f"{gateway.base_url(request)}/v1/predictions?cursor={quote(page.next, safe='')}" if page.next else None
         return JSONResponse({"previous": None, "next": more, "results": results}, headers=NO_STORE)
 
@@ -136,9 +138,9 @@ class ReplicateRoutes:
 
     async def _wish(self, request: Request, wanted: Wanted, model: Model) -> Wish:
         given, caller = input_of(wanted), caller_of(request)
-        asked = self._calls.asked({**fields_of(wanted, given), "model_name": model.name})
+        asked = self._calls.asked({**fields_of(wanted, given, model.rules), "model_name": model.name})
         self._reception.admitted(asked, caller)
-        picture, header = await self._reception.picture_of(file_id(given.image) or given.image, caller)
+        picture, header = await self._reception.picture_of(file_id(given.image) or without_claim(given.image), caller)
         return Wish(asked, picture, header)
 
     async def _recorded(self, request: Request, job_id: str, *, acting: bool) -> tuple[JobRow, Outcome | None]:
@@ -156,12 +158,27 @@ class ReplicateRoutes:
             await asyncio.sleep(LOOK_S)
         return seen.row, seen.outcome
 
-    async def _json(self, request: Request, row: JobRow, outcome: Outcome | None) -> dict[str, Any]:
+    async def _json(
+        self, request: Request, row: JobRow, outcome: Outcome | None, *, listed: bool = False
+    ) -> dict[str, Any]:
         gateway, job = self._gateway, row.job
         progress = gateway.live.progress(model_slug(job.model), row)
-        output_url = await self._output_url(request, job, outcome)
+        output_url = None if listed else await self._whole(request, outcome)
+        output_url = output_url or await self._output_url(request, job, outcome)
         version = gateway.registry.version_of(job.model)
         return prediction_json(row, outcome, gateway.base_url(request), output_url, version, progress)
+
+    async def _whole(self, request: Request, outcome: Outcome | None) -> str | None:
+        """The picture itself as a data URL, for a client that can read a file from no address without TLS."""
+        agent = request.headers.get("user-agent", "")
+        plain = agent.startswith(PYTHON_CLIENT) and not self._gateway.base_url(request).startswith("https:")
+        if not plain or outcome is None or outcome.picture is None:
+            return None
+        try:
+            data = await self._gateway.blobs.get(outcome.picture.key)
+        except NotFound:
+            return None  # its address says so
+        return f"data:{outcome.picture.media_type};base64,{base64_of(data)}"
 
     async def _output_url(self, request: Request, job: Job, outcome: Outcome | None) -> str:
         """Where the picture is: the client follows no redirect, so where links lead into the store, it gets such."""

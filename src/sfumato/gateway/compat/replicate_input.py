@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, FailFast, Field
 
-from sfumato.core.params import Sampler
-from sfumato.core.prediction import SCHEDULERS
+from sfumato.core.params import ModelRules
+from sfumato.core.prediction import scheduler_name
 from sfumato.core.webhooks import Hook
 from sfumato.gateway.asked import parse
 from sfumato.gateway.compat.openai import NO_MASK
@@ -35,6 +35,15 @@ NAMES: Final = MappingProxyType(
 )
 
 
+SAME: Final = frozenset(
+    {
+        *("prompt", "negative_prompt", "num_inference_steps", "seed", "width", "height", "resize_mode"),
+        *("output_format", "priority", "metadata"),
+    }
+)
+"""What both call the same."""
+
+
 class Wanted(BaseModel):
     """A prediction to be made of a model that the address names. `stream` is taken and means nothing here."""
 
@@ -57,11 +66,14 @@ class VersionWanted(Wanted):
 
 
 class Input(BaseModel):
-    """What a model is given. The fields typed `object` are read by the model's rules."""
+    """What a model is given. The fields typed `object` are read by the model's rules.
+
+    Those behind `metadata` are what models on Replicate often have beside; they are taken, and mean nothing here.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image: str
+    image: Annotated[str, Field(validation_alias=AliasChoices("image", "input_image"))]
     prompt: object = None
     negative_prompt: object = None
     prompt_strength: Annotated[object, Field(validation_alias=AliasChoices("prompt_strength", "strength"))] = None
@@ -76,6 +88,17 @@ class Input(BaseModel):
     num_outputs: Literal[1] | None = None
     priority: object = None
     metadata: object = None
+    aspect_ratio: Literal["match_input_image"] | None = None
+    disable_safety_checker: object = None
+    safety_tolerance: object = None
+    apply_watermark: object = None
+    output_quality: object = None
+    go_fast: object = None
+    megapixels: object = None
+    refine: object = None
+    refine_steps: object = None
+    high_noise_frac: object = None
+    lora_scale: object = None
 
 
 def input_of(wanted: Wanted) -> Input:
@@ -85,10 +108,11 @@ def input_of(wanted: Wanted) -> Input:
     return parse(Input, {name: value for name, value in wanted.input.items() if value is not None})
 
 
-def fields_of(wanted: Wanted, given: Input) -> dict[str, Any]:
+def fields_of(wanted: Wanted, given: Input, rules: ModelRules) -> dict[str, Any]:
     """All but the model and the picture, by the gateway's own names. Raises Refusal."""
-    fields = given.model_dump(exclude={"image", "num_outputs", "prompt_strength", "scheduler"})
-    fields |= {"strength": given.prompt_strength, "sampler": _sampler(given.scheduler)}
+    fields = given.model_dump(include=set(SAME))
+    fields |= {"strength": given.prompt_strength, "sampler": _sampler(given.scheduler, rules)}
+    fields["guidance_scale"] = _guidance(given.guidance_scale, rules.max_guidance_scale)
     fields |= {"output_format": "jpeg"} if given.output_format == "jpg" else {}
     return fields | _hooks(wanted)
 
@@ -109,13 +133,20 @@ def _hooks(wanted: Wanted) -> dict[str, str]:
     return {"webhook_url": url or "", "webhook_events": ",".join(events)}
 
 
-def _sampler(scheduler: object) -> object:
+def _guidance(wanted: object, most: float) -> object:
+    """At most what the model takes: programs send what they once sent to another one."""
+    return min(wanted, most) if isinstance(wanted, int | float) and not isinstance(wanted, bool) else wanted
+
+
+def _sampler(scheduler: object, rules: ModelRules) -> object:
     """Our name of a scheduler; what is no text is left to the model's rules."""
     if not isinstance(scheduler, str):
         return scheduler
-    known = {**SCHEDULERS, **{sampler.value: sampler for sampler in Sampler}}
+    known = {scheduler_name(sampler): sampler for sampler in rules.samplers}
+    known |= {sampler.value: sampler for sampler in rules.samplers}
     if scheduler not in known:
         (closest,) = difflib.get_close_matches(scheduler[:80], known, n=1, cutoff=0.0)
-        detail = f"scheduler {scheduler[:80]!r} is not known here; {closest} is closest. Known are: {', '.join(known)}."
+        told = f"scheduler {scheduler[:80]!r} is none of this model's; {closest} is closest"
+        detail = f"{told}. It has: {', '.join(known)}."
         raise Refusal("invalid-parameters", detail)
     return known[scheduler]

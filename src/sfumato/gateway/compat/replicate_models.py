@@ -1,6 +1,7 @@
 """Replicate's models, versions and account: what models there are, and what each takes, as its HTTP API tells it."""
 
 import json
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -26,6 +27,7 @@ COG_VERSION: Final = "0.16.0"
 """Whose schemas these are like. Clients take the output of versions before 0.3.9 for one that comes piece by piece."""
 UNKNOWN_TIME: Final = rfc3339(0.0)
 """Nobody notes when a model came."""
+VERSION_ID: Final = re.compile(r"[0-9a-f]{64}")
 QUERY_BYTES: Final = 16 * 1024
 NO_STORE: Final = MappingProxyType({"Cache-Control": "no-store"})
 OUTPUT: Final = MappingProxyType(
@@ -104,6 +106,10 @@ def version_found(registry: Registry, ref: str) -> Model:
     name, colon, version = ref.rpartition(":")
     if not colon:
         by_id = next((each for each in registry if registry.version_of(each.name) == ref), None)
+        if by_id is None and VERSION_ID.fullmatch(ref):
+            known = [model_id(each) for each in registry.names()]
+            said = f"No model has the version {ref} here; leave out what is behind the colon, and name a model"
+            raise Refusal("unknown-model", f"{said}: {', '.join(known)}.", known_models=known)
         return by_id or found(registry, ref)
     model = found(registry, ref if _meant(registry, ref) else name)
     ours = registry.version_of(model.name)
