@@ -30,6 +30,7 @@ PICTURE = picture()
 DATA_URL = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
 OF_PROTOCOLS: dict[str, dict[str, Any]] = {
     "/sdapi/v1/img2img": {"init_images": [DATA_URL], "batch_size": 1, "n_iter": 1},
+    "/sdapi/v1/options": {"sd_model_checkpoint": "quick"},
     "/v1/images/edits": {"image": PICTURE, "prompt": "x"},
     "/v1/models/{owner}/{name}/predictions": {"input": {"image": DATA_URL}},
     "/v1/predictions": {"version": "quick", "input": {"image": DATA_URL}},
