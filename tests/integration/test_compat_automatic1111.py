@@ -1,5 +1,6 @@
 """AUTOMATIC1111's protocol at the gateway: what its fields become, what is refused and in which words, its answers."""
 
+import asyncio
 import base64
 import json
 import math
@@ -14,6 +15,7 @@ import pytest
 from sfumato.config import load_settings
 from sfumato.core.job import Job, State, preview_key
 from sfumato.core.params import ResizeMode, Sampler
+from sfumato.gateway.compat.automatic1111_underway import Underway
 from sfumato.recorder.sweep import promised
 from tests.integration.gateway_service import GatewayService, gateway_service
 from tests.sample_pictures import picture
@@ -544,6 +546,22 @@ def test_where_nothing_is_under_way_progress_is_none(service: GatewayService) ->
     assert (told["progress"], told["current_image"]) == (0.0, None)
     assert told["state"].items() >= IDLE.items()
     assert told["state"].keys() > {"skipped", "interrupted", "stopping_generation", "job_timestamp"}
+
+
+def test_progress_that_many_ask_for_at_once_is_looked_up_once(service: GatewayService) -> None:
+    underway = Underway(service.app.state.gateway)
+
+    async def ask() -> list[dict[str, Any]]:
+        return await asyncio.gather(*(underway.progress("local", picture=False) for _ in range(20)))
+
+    with calling(service):
+        service.record()
+        service.faults.asked.clear()
+        assert service.client.portal is not None
+        told = service.client.portal.call(ask)
+
+    assert [each["state"]["job_count"] for each in told] == [1] * 20
+    assert service.faults.asked.count("row") == 1
 
 
 def test_progress_counts_the_pictures_of_a_call_and_their_steps(service: GatewayService) -> None:

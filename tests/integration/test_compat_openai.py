@@ -112,6 +112,17 @@ def test_each_image_is_made_n_times_in_order_and_no_two_have_one_seed(service: G
     assert len({job.call for job in jobs}) == 1
 
 
+@pytest.mark.parametrize("seed", [2**62, "+7", "7.0", 0])
+def test_pictures_of_one_seed_differ_however_the_seed_is_written(service: GatewayService, seed: int | str) -> None:
+    jobs, _ = edited(service, count=3, n=3, seed=seed)
+    first = int(float(seed)) if isinstance(seed, str) else seed
+    assert [job.params.seed for job in jobs] == [first, first + 1, first + 2]
+
+
+def test_a_seed_that_leaves_no_room_for_the_other_pictures_is_refused(service: GatewayService) -> None:
+    assert "seed" in wrong(edit(service, n=2, seed=2**63 - 1), 400, "invalid-parameters")["message"]
+
+
 def test_a_url_is_the_access_link(service: GatewayService) -> None:
     (job,), answer = edited(service, response_format="url")
 

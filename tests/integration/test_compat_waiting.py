@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sfumato.core.job import Job, Outcome, State
+from sfumato.gateway.asked import AskedJson
 from sfumato.gateway.compat.replicate_input import Wanted
 from sfumato.gateway.uploads import Form
 from tests.integration.gateway_service import GatewayService, gateway_service
@@ -54,6 +55,14 @@ def kept(kind: type[Any]) -> list[Any]:
 def test_the_form_of_a_call_is_not_kept_until_its_end(service: GatewayService) -> None:
     with waiting(service, "/v1/images/edits", data={"prompt": "x"}, files={"image": ("in.png", PICTURE, "image/png")}):
         assert kept(Form) == []
+
+
+def test_neither_is_the_form_or_body_of_one_who_waits_in_the_gateways_own_words(service: GatewayService) -> None:
+    params, prefer = {"model_name": "quick", "prompt": "x"}, {"Prefer": "wait=2"}
+    with waiting(service, "/api/diffusion", params=params, files={"image": PICTURE}, headers=prefer):
+        assert kept(Form) == []
+    with waiting(service, "/api/jobs", json=params | {"image": URL}, headers=prefer):
+        assert kept(AskedJson) == []
 
 
 def test_the_picture_of_a_prediction_is_not_kept_until_its_end(service: GatewayService) -> None:

@@ -181,3 +181,14 @@ def test_who_finds_no_place_among_the_fetches_is_told_so_and_does_not_wait_for_e
         told = sorted(each.result().status_code for each in answers)
     assert told.count(503) >= 2, told
     assert service.app.state.gateway.in_flight.held_bytes == 0
+
+
+def test_pictures_of_one_call_have_together_what_one_may_have(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"remote_images": True, "remote_images_allow": LOOPBACK, "max_upload_bytes": 20_000}
+    with gateway_service(tmp_path, **settings) as service, hosting(200, picture() + b"\0" * 9_000) as (url, asked):
+        call = {"init_images": [url] * 4, "batch_size": 4}
+        answer = service.client.post("/sdapi/v1/img2img", json=call)
+
+        assert (answer.status_code, service.published()) == (413, []), answer.text
+        assert service.app.state.gateway.in_flight.held_bytes == 0
+    assert len(asked) == 3

@@ -84,7 +84,10 @@ class SubmitRoutes:
 
     async def diffusion(self, request: Request) -> Response:
         """Submit a picture, as multipart field `image` or as the body itself, and get its access link."""
-        began = time.perf_counter()
+        return await self._answer(request, await self._of_form(request, time.perf_counter()))
+
+    async def _of_form(self, request: Request, began: float) -> Accepted:
+        """By itself, so that nothing keeps the picture while its job's end is waited for."""
         gateway, query = self._gateway, read_query(request.scope["query_string"])
         key = idempotency_key(request.headers.get("idempotency-key"))
         await self._reception.room(caller_of(request), key)
@@ -101,12 +104,14 @@ class SubmitRoutes:
             if form.picture is None:
                 raise Refusal("missing-image", "The form has no field image; send the picture in it as a file.")
             picture = Given(form.picture.data, form.picture.sha256)
-            accepted = await self._reception.accept(request, asked, key, picture, form.picture.header, began)
-        return await self._answer(request, accepted)
+            return await self._reception.accept(request, asked, key, picture, form.picture.header, began)
 
     async def job(self, request: Request) -> Response:
         """Submit as JSON; `image` is an upload's id or a data URL."""
-        began = time.perf_counter()
+        return await self._answer(request, await self._of_json(request, time.perf_counter()))
+
+    async def _of_json(self, request: Request, began: float) -> Accepted:
+        """As `_of_form`."""
         gateway = self._gateway
         key = idempotency_key(request.headers.get("idempotency-key"))
         await self._reception.room(caller_of(request), key)
@@ -117,8 +122,7 @@ class SubmitRoutes:
             asked = parse(AskedJson, body, gateway.registry)
             self._reception.admitted(asked, caller_of(request))
             picture, header = await self._reception.picture_of(asked.image, caller_of(request))
-            accepted = await self._reception.accept(request, asked, key, picture, header, began)
-        return await self._answer(request, accepted)
+            return await self._reception.accept(request, asked, key, picture, header, began)
 
     async def retry(self, request: Request, job_id: str) -> Response:
         """Submit an ended job once more, as a new job: the same picture, parameters and seed."""

@@ -58,6 +58,7 @@ class Underway:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._waiting: dict[str, Call] = {}
+        self._looking: dict[tuple[str, bool], asyncio.Task[dict[str, Any]]] = {}
 
     @contextmanager
     def waiting(self, call: Call) -> Iterator[None]:
@@ -72,8 +73,16 @@ class Underway:
     async def progress(self, owner: str, *, picture: bool) -> dict[str, Any]:
         """How far the owner's oldest open call is, with its newest preview where a `picture` is wanted.
 
-        To want one lets previews be made, as a stream of events with previews does.
+        To want one lets previews be made, as a stream of events with previews does. Clients ask twice a second, each of
+        them: those who ask at once are told the same, which is looked up once.
         """
+        asked = (owner, picture)
+        if (looking := self._looking.get(asked)) is None:
+            looking = self._looking[asked] = asyncio.create_task(self._progress(owner, picture=picture))
+            looking.add_done_callback(lambda _: self._looking.pop(asked))
+        return await asyncio.shield(looking)
+
+    async def _progress(self, owner: str, *, picture: bool) -> dict[str, Any]:
         seen = await self._oldest(owner)
         open_ones = [each for each in seen if each.open]
         if not open_ones:

@@ -171,10 +171,11 @@ class OpenAIRoutes:
         width, height = self._wanted_size(edit)
         fields = edit.model_dump(include={*OWN, "prompt", "output_format", "priority", "metadata"}, exclude_none=True)
         fields |= {"model_name": self._calls.model_name(edit.model), "width": width, "height": height}
-        wishes = []
+        first, wishes = self._calls.asked(fields), []
         for number in range(pictures):
             picture = form.pictures[number // edit.n]
-            asked = self._calls.asked(_reseeded(fields, number))
+            # Several pictures of one seed would be the same picture: each next one has the next seed.
+            asked = first if first.seed is None else first.model_copy(update={"seed": first.seed + number})
             wishes.append(Wish(asked, Given(picture.data, picture.sha256), picture.header))
         return wishes
 
@@ -234,12 +235,6 @@ def error_of(problem: Mapping[str, Any]) -> Told:
 
 # "/images/" is what a client asks for that was given the address without /v1.
 DIALECT: Final = Dialect(PROTOCOL, ("/v1/images/", "/images/"), error_of, NAMES)
-
-
-def _reseeded(fields: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """Several pictures of one seed would be the same picture: each next one has the next seed."""
-    seed = fields.get("seed", "")
-    return {**fields, "seed": int(seed) + number} if number and re.fullmatch(r"\d{1,18}", seed) else dict(fields)
 
 
 def _size(end: Outcome) -> str:
