@@ -19,7 +19,7 @@ from replicate.helpers import FileOutput
 from replicate.pagination import paginate
 from replicate.webhook import Webhooks, WebhookSigningSecret, WebhookValidationError
 
-from sfumato.gateway.compat.replicate import PREDICTIONS_A_PAGE
+from sfumato.gateway.compat.replicate.predictions import PREDICTIONS_A_PAGE
 from tests.reader import ROOT, Reader, blocks
 from tests.receivers import Receiver, receiving
 from tests.sample_pictures import picture

@@ -25,14 +25,16 @@ def test_up_refuses_to_be_reached_by_others_without_a_key(tmp_path: Path) -> Non
     assert "listening" not in refused.stderr.lower()
 
     made = sfumato(tmp_path, "keys", "create", "alice")
-    assert f"No service has run in {tmp_path} yet" in made.stderr
     sfumato(tmp_path, "keys", "revoke", made.stdout.split("_")[1])
     assert sfumato(tmp_path, *anywhere).returncode == 1
 
 
 def test_a_service_that_others_reach_needs_a_key_and_takes_one(tmp_path: Path, picture: bytes) -> None:
     service = Service(tmp_path, environment={"SFUMATO_HOST": "0.0.0.0"})  # noqa: S104 - for a moment
-    key = sfumato(service.data_dir, "keys", "create", "alice").stdout.strip()
+    made = sfumato(service.data_dir, "keys", "create", "alice")
+    assert f"No service has run in {service.data_dir} yet" in made.stderr
+    assert "No service" not in sfumato(service.data_dir, "keys", "create", "bob").stderr
+    key = made.stdout.strip()
     with service:
         request = picture_request(service.url, picture, model_name="quick", prompt="x")
         assert answered(request).status == 401

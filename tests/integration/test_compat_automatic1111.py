@@ -15,7 +15,7 @@ import pytest
 from sfumato.config import load_settings
 from sfumato.core.job import Job, State, preview_key
 from sfumato.core.params import ResizeMode, Sampler
-from sfumato.gateway.compat.automatic1111_underway import Underway
+from sfumato.gateway.compat.automatic1111.underway import Underway
 from sfumato.recorder.sweep import promised
 from tests.integration.gateway_service import GatewayService, gateway_service
 from tests.sample_pictures import picture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sfumato.gateway.compat.automatic1111_asked import as_url
+from sfumato.gateway.compat.automatic1111.asked import as_url
 from tests.integration.gateway_service import GatewayService, gateway_service
 from tests.sample_pictures import picture
 

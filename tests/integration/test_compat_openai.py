@@ -288,6 +288,21 @@ def test_a_picture_that_was_deleted_meanwhile_is_told(service: GatewayService) -
         wrong(answer.result(10), 410, "picture-gone")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_store_that_is_away_while_a_call_waits_is_waited_for(service: GatewayService, stream: bool) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(edit, service, stream=stream)
+        (job,) = taken(service, 1)
+        asked = service.faults.asked.count("outcome")
+        service.faults.failing.add("outcome")
+        poll(lambda: service.faults.asked.count("outcome") >= asked + 3)
+        service.faults.failing.clear()
+        service.end(job.id, data=b"late")
+        told = answer.result(10)
+    assert told.status_code == 200
+    assert base64.b64encode(b"late").decode() in told.text
+
+
 def test_a_gateway_that_stops_tells_who_waits_to_come_again_and_keeps_no_job(service: GatewayService) -> None:
     gateway = service.app.state.gateway
     with ThreadPoolExecutor(1) as pool:

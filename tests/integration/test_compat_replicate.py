@@ -14,8 +14,8 @@ import pytest
 from sfumato.core.job import State, model_slug
 from sfumato.core.params import Sampler
 from sfumato.core.pictures import UPLOAD_KEEP_S
-from sfumato.gateway.compat.replicate import PREDICTIONS_A_PAGE
-from sfumato.gateway.compat.replicate_files import FILES_A_PAGE
+from sfumato.gateway.compat.replicate.files import FILES_A_PAGE
+from sfumato.gateway.compat.replicate.predictions import PREDICTIONS_A_PAGE
 from sfumato.recorder.sweep import Sweep, promised
 from tests.integration.gateway_service import MODEL, GatewayService, gateway_service, problem
 from tests.sample_pictures import picture

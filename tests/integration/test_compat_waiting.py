@@ -14,7 +14,7 @@ import pytest
 
 from sfumato.core.job import Job, Outcome, State
 from sfumato.gateway.asked import AskedJson
-from sfumato.gateway.compat.replicate_input import Wanted
+from sfumato.gateway.compat.replicate.asked import Wanted
 from sfumato.gateway.uploads import Form
 from tests.integration.gateway_service import GatewayService, gateway_service
 from tests.sample_pictures import picture

@@ -8,17 +8,17 @@ is told in the client's words. The gateway does not know that they exist: `app` 
 from fastapi import FastAPI
 
 from sfumato.gateway.compat import model_list
-from sfumato.gateway.compat.automatic1111 import DIALECT as AUTOMATIC1111
-from sfumato.gateway.compat.automatic1111 import Automatic1111Routes
-from sfumato.gateway.compat.automatic1111_lists import Automatic1111Lists
+from sfumato.gateway.compat.automatic1111.lists import Automatic1111Lists
+from sfumato.gateway.compat.automatic1111.routes import DIALECT as AUTOMATIC1111
+from sfumato.gateway.compat.automatic1111.routes import Automatic1111Routes
 from sfumato.gateway.compat.dialects import Dialect
 from sfumato.gateway.compat.model_list import ModelList
 from sfumato.gateway.compat.openai import DIALECT as OPENAI
 from sfumato.gateway.compat.openai import OpenAIRoutes
-from sfumato.gateway.compat.replicate import DIALECT as REPLICATE
-from sfumato.gateway.compat.replicate import ReplicateRoutes
-from sfumato.gateway.compat.replicate_files import FILES_DIALECT, ReplicateFiles
-from sfumato.gateway.compat.replicate_models import ReplicateModels
+from sfumato.gateway.compat.replicate.files import FILES_DIALECT, ReplicateFiles
+from sfumato.gateway.compat.replicate.models import ReplicateModels
+from sfumato.gateway.compat.replicate.predictions import DIALECT as REPLICATE
+from sfumato.gateway.compat.replicate.predictions import ReplicateRoutes
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.reception import Reception
 

@@ -30,6 +30,8 @@ __all__ = ["GONE", "MOST_PICTURES", "Call", "Calls", "Gone", "Wish", "in_vain", 
 MOST_PICTURES: Final = 16
 """Of one call: all of them are held in memory for its answer."""
 JSON_OVERHEAD_BYTES: Final = 64 * 1024
+AWAY_S: Final = 0.5
+"""How soon a store that does not answer is asked again."""
 log = logging.getLogger(__name__)
 
 
@@ -154,12 +156,8 @@ class Calls:
             Refusal: one has no picture, or it took too long.
             TransientError: this gateway stops.
         """
-        gateway = self._gateway
         left = asyncio.create_task(_left(request))
-        waits = {
-            asyncio.create_task(gateway.live.ended(job.id, gateway.settings.call_wait_s, gateway.outcomes)): number
-            for number, job in enumerate(call.jobs)
-        }
+        waits = {asyncio.create_task(self._outcome(job)): number for number, job in enumerate(call.jobs)}
         ends: dict[int, Outcome] = {}
         try:
             while len(ends) < len(waits):
@@ -177,6 +175,18 @@ class Calls:
                 task.cancel()
             await asyncio.gather(left, *waits, return_exceptions=True)
         return [ends[number] for number in range(len(ends))]
+
+    async def _outcome(self, job: Job) -> Outcome | None:
+        """How the job has ended; None when it has not in time. A store that is away meanwhile is waited for too."""
+        gateway, now = self._gateway, asyncio.get_running_loop().time
+        deadline = now() + gateway.settings.call_wait_s
+        while True:
+            try:
+                return await gateway.live.ended(job.id, max(0.0, deadline - now()), gateway.outcomes)
+            except TransientError:
+                if gateway.stopping.is_set() or now() > deadline:
+                    raise
+            await asyncio.sleep(AWAY_S)
 
     def _end(self, outcome: Outcome | None, *, all_of_them: bool) -> Outcome:
         if outcome is None:

@@ -8,11 +8,11 @@ from fastapi.responses import JSONResponse
 
 from sfumato.core.errors import UnknownModel
 from sfumato.core.prediction import PROTOCOL as REPLICATE
-from sfumato.gateway.compat import replicate_models
 from sfumato.gateway.compat.dialects import Dialect, Told, as_it_is
 from sfumato.gateway.compat.openai import PROTOCOL as OPENAI
 from sfumato.gateway.compat.openai import error_of
-from sfumato.gateway.compat.replicate_input import NAMES
+from sfumato.gateway.compat.replicate import models as replicate_models
+from sfumato.gateway.compat.replicate.asked import NAMES
 from sfumato.gateway.context import Gateway
 
 __all__ = ["ModelList", "shared"]

@@ -33,12 +33,12 @@ async def follow(gateway: Gateway, job: Job, previews: int) -> AsyncIterator[Pre
 
     Raises:
         Refusal: it took too long.
-        TransientError: this gateway stops, or a store is away.
+        TransientError: this gateway stops.
     """
     now = asyncio.get_running_loop().time
     shown, deadline, told_at = 0, now() + gateway.settings.call_wait_s, now()
     with gateway.live.followers.follower(job.id) as follower:
-        while (outcome := await gateway.outcomes.get(job.id)) is None:
+        while (outcome := await _outcome(gateway, job)) is None:
             if now() > deadline or gateway.stopping.is_set():
                 raise in_vain(gateway)
             if shown < previews and (preview := await _newest(gateway, job, (shown + 1) / (previews + 1))):
@@ -50,6 +50,13 @@ async def follow(gateway: Gateway, job: Job, previews: int) -> AsyncIterator[Pre
                 yield Preview(0, 0)
             await follower.news(LOOK_S)
     yield outcome
+
+
+async def _outcome(gateway: Gateway, job: Job) -> Outcome | None:
+    """The job's end, if it is there and its store answers."""
+    with contextlib.suppress(TransientError):
+        return await gateway.outcomes.get(job.id)
+    return None
 
 
 async def _newest(gateway: Gateway, job: Job, share: float) -> Preview | None:

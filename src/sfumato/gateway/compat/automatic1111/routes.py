@@ -15,7 +15,7 @@ from sfumato.core.job import Outcome, State
 from sfumato.gateway.asked import idempotency_key, parse
 from sfumato.gateway.callers import Caller, caller_of
 from sfumato.gateway.compat.answers import with_pictures
-from sfumato.gateway.compat.automatic1111_asked import (
+from sfumato.gateway.compat.automatic1111.asked import (
     Img2Img,
     Options,
     as_url,
@@ -27,9 +27,9 @@ from sfumato.gateway.compat.automatic1111_asked import (
     resize_mode,
     sampler_of,
 )
-from sfumato.gateway.compat.automatic1111_lists import json_body
-from sfumato.gateway.compat.automatic1111_underway import Underway
-from sfumato.gateway.compat.automatic1111_words import (
+from sfumato.gateway.compat.automatic1111.lists import json_body
+from sfumato.gateway.compat.automatic1111.underway import Underway
+from sfumato.gateway.compat.automatic1111.words import (
     NAMES,
     PROTOCOL,
     ROOT,

@@ -17,7 +17,7 @@ from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.events import JobRow, Running, new_row
 from sfumato.core.job import Job, State, model_slug, preview_key
 from sfumato.core.ports import JobQuery
-from sfumato.gateway.compat.automatic1111_words import PROTOCOL, timestamp
+from sfumato.gateway.compat.automatic1111.words import PROTOCOL, timestamp
 from sfumato.gateway.compat.calls import Call
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.views import Sighting

@@ -25,9 +25,9 @@ from sfumato.gateway.callers import caller_of
 from sfumato.gateway.compat.answers import base64_of
 from sfumato.gateway.compat.calls import Call, Calls, Wish, without_claim
 from sfumato.gateway.compat.dialects import Dialect, as_it_is
-from sfumato.gateway.compat.replicate_files import file_id
-from sfumato.gateway.compat.replicate_input import NAMES, VersionWanted, Wanted, fields_of, input_of
-from sfumato.gateway.compat.replicate_models import found, version_found
+from sfumato.gateway.compat.replicate.asked import NAMES, VersionWanted, Wanted, fields_of, input_of
+from sfumato.gateway.compat.replicate.files import file_id
+from sfumato.gateway.compat.replicate.models import found, version_found
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.reception import Reception
 from sfumato.models.registry import Model

@@ -8,8 +8,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from sfumato.gateway.asked import parse
-from sfumato.gateway.compat.automatic1111_asked import PngInfo
-from sfumato.gateway.compat.automatic1111_words import NOTHING, PROTOCOL, ROOT, sampler_names
+from sfumato.gateway.compat.automatic1111.asked import PngInfo
+from sfumato.gateway.compat.automatic1111.words import NOTHING, PROTOCOL, ROOT, sampler_names
 from sfumato.gateway.compat.calls import Calls
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.reception import Reception

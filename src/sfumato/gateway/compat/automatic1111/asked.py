@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 from pydantic_core import from_json, to_json
 
 from sfumato.core.params import ModelRules, OutputFormat, ResizeMode, Sampler
-from sfumato.gateway.compat.automatic1111_words import SAMPLERS, sampler_names
+from sfumato.gateway.compat.automatic1111.words import SAMPLERS, sampler_names
 from sfumato.gateway.compat.calls import without_claim
 from sfumato.gateway.problems import Refusal
 
