@@ -267,7 +267,7 @@ def _constants(channels: int) -> dict[str, Any]:
             "strength": STRENGTH,
             "num_inference_steps": STEPS,
             "guidance_scale": 1.0,
-            "max_guidance_scale": 2.0,
+            "max_guidance_scale": 1.5,
             "sampler": "dpmpp_2m",
         },
     }

@@ -290,8 +290,8 @@ def test_more_guidance_than_the_model_takes_is_as_much_as_it_takes(service: Gate
     answer = made(service, cfg_scale=7)
 
     (job,) = jobs(service)
-    assert job.params.guidance_scale == 2.0
-    assert json.loads(answer["info"])["cfg_scale"] == 2.0
+    assert job.params.guidance_scale == 1.5
+    assert json.loads(answer["info"])["cfg_scale"] == 1.5
 
 
 def test_what_a_picture_claims_to_be_is_what_its_bytes_are(service: GatewayService) -> None:
@@ -365,17 +365,17 @@ def test_what_is_switched_off_or_unknown_is_taken(service: GatewayService) -> No
 
 
 def test_the_answer_has_the_pictures_and_how_they_were_made(service: GatewayService) -> None:
-    answer = made(service, prompt="neon", negative_prompt="dark", seed=3, steps=8, denoising_strength=0.5, cfg_scale=2)
+    answer = made(service, prompt="neon", negative_prompt="dark", seed=3, steps=8, denoising_strength=0.5, cfg_scale=1)
     assert answer.keys() == {"images", "parameters", "info"}
     assert base64.b64decode(answer["images"][0]) == b"the picture"
     sent = {"prompt": "neon", "negative_prompt": "dark", "seed": 3, "steps": 8, "denoising_strength": 0.5}
-    assert answer["parameters"] == sent | {"cfg_scale": 2.0, "init_images": None}
+    assert answer["parameters"] == sent | {"cfg_scale": 1.0, "init_images": None}
     told = info(answer)
     assert (told["prompt"], told["all_prompts"], told["negative_prompt"]) == ("neon", ["neon"], "dark")
     assert (told["sd_model_name"], told["sd_model_hash"], told["width"], told["height"]) == ("quick", None, 64, 48)
     assert told["index_of_first_image"] == 0
     assert told["infotexts"] == [
-        "neon\nNegative prompt: dark\nSteps: 8, Sampler: DPM++ 2M, Schedule type: Automatic, CFG scale: 2.0, Seed: 3, "
+        "neon\nNegative prompt: dark\nSteps: 8, Sampler: DPM++ 2M, Schedule type: Automatic, CFG scale: 1.0, Seed: 3, "
         "Size: 64x48, Model: quick, Denoising strength: 0.5"
     ]
 

@@ -78,7 +78,7 @@ def test_own_fields_go_beside_those_of_openai(service: GatewayService) -> None:
     fields: dict[str, Any] = {
         "strength": 0.4,
         "num_inference_steps": 9,
-        "guidance_scale": 2,
+        "guidance_scale": 1.5,
         "seed": 5,
         "sampler": "ddim",
     }

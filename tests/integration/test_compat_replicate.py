@@ -75,7 +75,7 @@ def test_a_prediction_is_an_ordinary_job(service: GatewayService) -> None:
         "negative_prompt": "dark",
         "prompt_strength": 0.5,
         "num_inference_steps": 12,
-        "guidance_scale": 2,
+        "guidance_scale": 1.5,
         "seed": 7,
         "scheduler": "DDIM",
         "width": 128,
@@ -94,7 +94,7 @@ def test_a_prediction_is_an_ordinary_job(service: GatewayService) -> None:
     assert (params.prompt, params.negative_prompt, params.strength, params.num_inference_steps) == (
         *("neon", "dark", 0.5, 12),
     )
-    assert (params.guidance_scale, params.seed, params.sampler, params.resize_mode) == (2, 7, Sampler.DDIM, "fill")
+    assert (params.guidance_scale, params.seed, params.sampler, params.resize_mode) == (1.5, 7, Sampler.DDIM, "fill")
     assert (params.width, params.height, params.exact, params.output_format) == (128, 64, True, "jpeg")
     del asked["num_outputs"]
     image = f"http://testserver/api/jobs/{job.id}/input"
@@ -314,7 +314,7 @@ def test_a_body_that_is_no_json_is_refused(service: GatewayService) -> None:
 def test_what_programs_send_to_other_models_is_taken(service: GatewayService) -> None:
     usual = {"apply_watermark": False, "output_quality": 80, "go_fast": True, "disable_safety_checker": True}
     created(service, {**usual, "refine": "no_refiner", "aspect_ratio": "match_input_image", "guidance_scale": 7.5})
-    assert service.published()[0].params.guidance_scale == 2.0
+    assert service.published()[0].params.guidance_scale == 1.5
 
 
 def test_a_picture_may_be_called_input_image_and_is_what_its_bytes_are(service: GatewayService) -> None:
