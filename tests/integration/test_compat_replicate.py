@@ -267,7 +267,7 @@ def test_the_address_names_a_model(service: GatewayService, path: str, model: st
         ({"strength": 3}, "invalid-parameters", "prompt_strength is 3.0; it must be above 0"),
         ({"num_outputs": 2}, "invalid-parameters", "num_outputs is '2'; it must be 1"),
         ({"seed": -1}, "invalid-parameters", "seed is -1"),
-        ({"scheduler": "K_EULR"}, "invalid-parameters", "'K_EULR' is none of this model's; K_EULER is closest"),
+        ({"scheduler": "K_EULR"}, "invalid-parameters", "'K_EULR' is none of this model's. Closest to it: K_EULER, "),
         (
             {"scheduler": "flow_match_euler"},
             "invalid-parameters",

@@ -6,15 +6,14 @@ import pytest
 
 from sfumato.cluster.nginx import fill_in, max_body_bytes, template
 from sfumato.config import Settings
-from sfumato.gateway.submit import JSON_OVERHEAD_BYTES
-from sfumato.gateway.uploads import FORM_OVERHEAD_BYTES
+from sfumato.gateway.uploads import FORM_OVERHEAD_BYTES, Limits
 
 CONF = template()
 
 
 @pytest.mark.parametrize("upload", [1, 60_000, Settings().max_upload_bytes, 500_000_000])
 def test_every_body_that_a_gateway_takes_is_let_through(upload: int) -> None:
-    assert max_body_bytes(upload) >= upload * 4 // 3 + JSON_OVERHEAD_BYTES
+    assert max_body_bytes(upload) >= Limits(upload, 1).max_json_bytes
     assert max_body_bytes(upload) >= upload + FORM_OVERHEAD_BYTES
 
 

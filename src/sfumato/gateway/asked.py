@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import unquote
 
@@ -43,6 +44,7 @@ __all__ = [
     "hooks",
     "idempotency_key",
     "is_job_id",
+    "openapi_body",
     "openapi_parameters",
     "parse",
     "read_query",
@@ -323,6 +325,14 @@ def openapi_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
         {"name": name, "in": "query", "required": name in required, "schema": _inlined(part, shared)}
         for name, part in schema["properties"].items()
     ]
+
+
+OBJECT: Final[Mapping[str, Any]] = MappingProxyType({"type": "object"})
+
+
+def openapi_body(media_type: str = "application/json", schema: Mapping[str, Any] = OBJECT) -> dict[str, Any]:
+    """A body as OpenAPI describes it, for routes that read theirs themselves."""
+    return {"requestBody": {"required": True, "content": {media_type: {"schema": dict(schema)}}}}
 
 
 def _inlined(part: Any, shared: Mapping[str, Any]) -> Any:

@@ -32,8 +32,6 @@ LAGS_S: Final = 30.0
 LOOK_AGAIN_S: Final = 60.0
 """How often the row is read all the same: a net below the events, should any ever be missed."""
 WATCHED_S: Final = 5.0
-WATCH_FOR_S: Final = 15.0
-"""Who watches says so again and again, so that a job that nobody watches any more costs nothing."""
 
 
 class EventRoutes:
@@ -127,7 +125,7 @@ class Watcher:
     async def look(self, row: JobRow, progress: Running | None) -> str:
         """Tell the worker that somebody watches; the newest preview as an event, "" when there is no new one."""
         try:
-            await self._gateway.intake.watch(row.job, self._gateway.clock(), WATCH_FOR_S)
+            await self._gateway.intake.watch(row.job, self._gateway.clock())
             if progress is None or progress.preview in (0, self._seen):
                 return ""
             picture = await self._gateway.blobs.get(preview_key(self._job_id))

@@ -27,6 +27,8 @@ from sfumato.observability import bound_log, count, span, traceparent
 
 __all__ = ["NATIVE", "Accepted", "Came", "Given", "Intake", "Submission", "Uploaded", "input_key"]
 
+WATCH_FOR_S: Final = 15.0
+"""Who watches says so again and again, so that a job that nobody watches any more costs nothing."""
 log = logging.getLogger(__name__)
 
 
@@ -169,7 +171,7 @@ class Intake:
             await self._sink(model_slug(model)).append([event])
         return held
 
-    async def watch(self, job: Job, now: float, for_s: float) -> None:
+    async def watch(self, job: Job, now: float, for_s: float = WATCH_FOR_S) -> None:
         """Ask whoever runs the job for previews of it, for `for_s` seconds; call it as often as you like meanwhile."""
         if now < self._watched_until.get(job.id, 0.0) - for_s / 2:
             return

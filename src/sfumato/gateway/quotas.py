@@ -196,7 +196,7 @@ class Quotas:
         if most is not None and owner.in_flight + jobs > most:
             wanted = "" if jobs == 1 else f" and this call makes {jobs}"
             told = f"{owner.in_flight} jobs have not ended{wanted}; this key may have {most}."
-            detail = f"{told} {'Ask for fewer.' if jobs > most else 'Send it when one has ended.'}"
+            detail = f"{told} Send it when one has ended."
             raise _exceeded("quota-exceeded", detail, "jobs-in-flight", most, 0, IN_FLIGHT_RETRY_S)
         if per_day is not None and owner.spent + cost > per_day:
             left, until_s = max(0, per_day - owner.spent), max(1.0, owner.day + DAY_S - self._clock())

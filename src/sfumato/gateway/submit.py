@@ -17,6 +17,7 @@ from sfumato.gateway.asked import (
     AskedJson,
     idempotency_key,
     is_job_id,
+    openapi_body,
     openapi_parameters,
     parse,
     read_query,
@@ -44,7 +45,6 @@ from sfumato.models.registry import BrokenModel
 __all__ = ["SubmitRoutes"]
 
 UPLOAD_LIFETIME_S: Final = 3600.0
-JSON_OVERHEAD_BYTES: Final = 64 * 1024
 _SUBMIT_DOCS: Final = {
     "parameters": openapi_parameters(Asked),
     "requestBody": {
@@ -57,7 +57,7 @@ _SUBMIT_DOCS: Final = {
         },
     },
 }
-_JSON_DOCS: Final = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+_JSON_DOCS: Final = openapi_body()
 
 
 class SubmitRoutes:
@@ -115,7 +115,7 @@ class SubmitRoutes:
         gateway = self._gateway
         key = idempotency_key(request.headers.get("idempotency-key"))
         await self._reception.room(caller_of(request), key)
-        max_bytes = gateway.settings.max_upload_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
+        max_bytes = gateway.limits.max_json_bytes
         length = declared_length(request.headers.get("content-length"), max_bytes)
         with gateway.in_flight.holding(length):
             body = await read_body(request.stream(), max_bytes, gateway.limits.stall_s)

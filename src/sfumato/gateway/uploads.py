@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 FORM_OVERHEAD_BYTES: Final = 256 * 1024
+JSON_OVERHEAD_BYTES: Final = 64 * 1024
 FIELD_BYTES: Final = 64 * 1024
 FIELDS: Final = 32
 LEAST_BYTES_PER_S: Final = 8 * 1024
@@ -56,6 +57,11 @@ class Limits:
     max_bytes: int
     max_pixels: int
     stall_s: float = 30.0
+
+    @property
+    def max_json_bytes(self) -> int:
+        """What a JSON body may measure that has a picture in base64."""
+        return self.max_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
 
 
 class InFlight:

@@ -12,7 +12,15 @@ from sfumato.core.job import uuid7
 from sfumato.core.keys import LOCAL, Scope
 from sfumato.core.shown import rfc3339
 from sfumato.core.webhooks import Delivery, DeliveryQuery, Endpoint, Hook, owners_secret
-from sfumato.gateway.asked import DeliveriesAsked, EndpointAsked, RotateAsked, openapi_parameters, parse, read_query
+from sfumato.gateway.asked import (
+    DeliveriesAsked,
+    EndpointAsked,
+    RotateAsked,
+    openapi_body,
+    openapi_parameters,
+    parse,
+    read_query,
+)
 from sfumato.gateway.callers import Caller, caller_of
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.problems import Refusal
@@ -25,7 +33,7 @@ __all__ = ["WebhookRoutes", "check_webhook", "own_secrets"]
 
 MOST_ENDPOINTS: Final = 20
 BODY_BYTES: Final = 16 * 1024
-_BODY: Final = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+_BODY: Final = openapi_body()
 _LISTING: Final = {"parameters": openapi_parameters(DeliveriesAsked)}
 
 

@@ -6,7 +6,6 @@ Each picture is an ordinary job, taken in by the one reception; a call is no mor
 import asyncio
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,11 +24,10 @@ from sfumato.gateway.problems import Refusal
 from sfumato.gateway.reception import Reception
 from sfumato.gateway.uploads import declared_length, read_body
 
-__all__ = ["GONE", "MOST_PICTURES", "Call", "Calls", "Gone", "Wish", "in_vain", "without_claim"]
+__all__ = ["GONE", "MOST_PICTURES", "Call", "Calls", "Gone", "Wish", "in_vain"]
 
 MOST_PICTURES: Final = 16
 """Of one call: all of them are held in memory for its answer."""
-JSON_OVERHEAD_BYTES: Final = 64 * 1024
 AWAY_S: Final = 0.5
 """How soon a store that does not answer is asked again."""
 log = logging.getLogger(__name__)
@@ -74,24 +72,15 @@ class Calls:
     async def body(self, request: Request) -> bytes:
         """A JSON body; read it while `in_flight` holds `length`. Raises Refusal."""
         limits = self._gateway.limits
-        return await read_body(request.stream(), self._most_bytes, limits.stall_s)
+        return await read_body(request.stream(), limits.max_json_bytes, limits.stall_s)
 
     def length(self, request: Request) -> int:
         """How many bytes a JSON body says to have. Raises Refusal (body-too-large)."""
-        return declared_length(request.headers.get("content-length"), self._most_bytes)
-
-    @property
-    def _most_bytes(self) -> int:
-        return self._gateway.limits.max_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
+        return declared_length(request.headers.get("content-length"), self._gateway.limits.max_json_bytes)
 
     def model_name(self, asked: str | None) -> str:
         """The model that is meant: the one asked for, or the first there is."""
         return asked or next(iter(self._gateway.registry.names()), "")
-
-    def guidance(self, wanted: float | None, model_name: str) -> float | None:
-        """The guidance of a client that sends one whatever the model is: at most what this one takes."""
-        most = self._gateway.registry.get(model_name).rules.max_guidance_scale
-        return None if wanted is None else min(wanted, most)
 
     def asked(self, fields: Mapping[str, Any]) -> Asked:
         """What is asked for, in the gateway's own words; None stands for what was left out.
@@ -225,12 +214,6 @@ class Calls:
             return await self._gateway.blobs.get(outcome.picture.key)
         except NotFound:
             raise Refusal("picture-gone", "The job succeeded and its picture was deleted since.") from None
-
-
-def without_claim(image: str) -> str:
-    """A data URL as one that claims no type of picture: clients call every picture a PNG, and its bytes say better."""
-    claim = re.match(r"data:image/[\w.+-]{1,40};base64,", image)
-    return f"data:;base64,{image[claim.end() :]}" if claim else image
 
 
 def in_vain(gateway: Gateway) -> SfumatoError:

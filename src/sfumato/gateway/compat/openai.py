@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sfumato.core.errors import SfumatoError
 from sfumato.core.job import Outcome
 from sfumato.gateway import problems, sse
-from sfumato.gateway.asked import parse
+from sfumato.gateway.asked import openapi_body, parse
 from sfumato.gateway.compat.answers import base64_of, with_pictures
 from sfumato.gateway.compat.calls import GONE, MOST_PICTURES, Call, Calls, Gone, Wish
 from sfumato.gateway.compat.dialects import Dialect, Told
@@ -66,23 +66,17 @@ AS_BAD_REQUEST: Final = (415, 422)
 _TOKENS: Final = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 USAGE: Final = {**_TOKENS, "input_tokens_details": {"image_tokens": 0, "text_tokens": 0}}
 """Nothing here is counted in tokens."""
-_DOCS: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image", "prompt"],
-                    "properties": {
-                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "prompt": {"type": "string"},
-                    },
-                }
-            }
+_DOCS: Final = openapi_body(
+    "multipart/form-data",
+    {
+        "type": "object",
+        "required": ["image", "prompt"],
+        "properties": {
+            "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
+            "prompt": {"type": "string"},
         },
-    }
-}
+    },
+)
 
 
 class Edit(BaseModel):

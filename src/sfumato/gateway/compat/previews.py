@@ -16,7 +16,6 @@ __all__ = ["Preview", "follow"]
 
 LOOK_S: Final = 0.25
 SIGN_OF_LIFE_S: Final = 15.0
-WATCH_FOR_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ async def _outcome(gateway: Gateway, job: Job) -> Outcome | None:
 async def _newest(gateway: Gateway, job: Job, share: float) -> Preview | None:
     """The newest preview of the job, once that much of it is done."""
     with contextlib.suppress(NotFound, TransientError):
-        await gateway.intake.watch(job, gateway.clock(), WATCH_FOR_S)
+        await gateway.intake.watch(job, gateway.clock())
         row = gateway.live.row(job.id) or new_row(job)
         running = gateway.live.progress(model_slug(job.model), row)
         if running is not None and running.preview and running.preview >= share * running.steps:

@@ -1,6 +1,5 @@
 """What a call of AUTOMATIC1111's protocol may say, and what of it can't be done here."""
 
-import difflib
 import hashlib
 import re
 import secrets
@@ -13,7 +12,7 @@ from pydantic_core import from_json, to_json
 
 from sfumato.core.params import ModelRules, OutputFormat, ResizeMode, Sampler
 from sfumato.gateway.compat.automatic1111.words import SAMPLERS, sampler_names
-from sfumato.gateway.compat.calls import without_claim
+from sfumato.gateway.compat.leniency import nearest, without_claim
 from sfumato.gateway.problems import Refusal
 
 __all__ = [
@@ -158,11 +157,7 @@ def sampler_of(asked: Img2Img, rules: ModelRules) -> Sampler | None:
     for spelled in (name.lower(), SCHEDULE.sub("", name.lower())):
         if spelled in ours:
             return ours[spelled]
-    known = sampler_names([rules])
-    near = difflib.get_close_matches(name[:80], known, n=2, cutoff=0.4)
-    closest = f"Closest to it: {', '.join(near)}. " if near else ""
-    detail = f"sampler_name {name[:80]!r} is none of this model's. {closest}It has: {', '.join(known)}."
-    raise Refusal("invalid-parameters", detail, param="sampler_name")
+    raise Refusal("invalid-parameters", nearest("sampler_name", name, sampler_names([rules])), param="sampler_name")
 
 
 def resize_mode(asked: Img2Img) -> ResizeMode | None:

@@ -5,22 +5,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 
-from sfumato.gateway.asked import parse
+from sfumato.gateway.asked import openapi_body, parse
 from sfumato.gateway.compat.automatic1111.asked import PngInfo
 from sfumato.gateway.compat.automatic1111.words import NOTHING, PROTOCOL, ROOT, sampler_names
 from sfumato.gateway.compat.calls import Calls
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.reception import Reception
 
-__all__ = ["Automatic1111Lists", "json_body"]
-
-
-def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """What a route's description says of a JSON body that is a `model`."""
-    content = {"application/json": {"schema": model.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}
+__all__ = ["Automatic1111Lists"]
 
 
 class Automatic1111Lists:
@@ -35,7 +28,9 @@ class Automatic1111Lists:
         router.add_api_route("/samplers", self.samplers, methods=["GET"])
         router.add_api_route("/sd-models", self.sd_models, methods=["GET"])
         router.add_api_route("/refresh-checkpoints", self.refresh_checkpoints, methods=["POST"])
-        router.add_api_route("/png-info", self.png_info, methods=["POST"], openapi_extra=json_body(PngInfo))
+        router.add_api_route(
+            "/png-info", self.png_info, methods=["POST"], openapi_extra=openapi_body(schema=PngInfo.model_json_schema())
+        )
         for name, value in NOTHING.items():
             about = f"AUTOMATIC1111: {name}; always the same, this service has none of its own."
             router.add_api_route(f"/{name}", _always(value), methods=["GET"], description=about, name=name)

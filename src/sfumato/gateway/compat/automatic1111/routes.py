@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from sfumato.core.errors import NotFound, TransientError
 from sfumato.core.job import Outcome, State
-from sfumato.gateway.asked import idempotency_key, parse
+from sfumato.gateway.asked import idempotency_key, openapi_body, parse
 from sfumato.gateway.callers import Caller, caller_of
 from sfumato.gateway.compat.answers import with_pictures
 from sfumato.gateway.compat.automatic1111.asked import (
@@ -27,7 +27,6 @@ from sfumato.gateway.compat.automatic1111.asked import (
     resize_mode,
     sampler_of,
 )
-from sfumato.gateway.compat.automatic1111.lists import json_body
 from sfumato.gateway.compat.automatic1111.underway import Underway
 from sfumato.gateway.compat.automatic1111.words import (
     NAMES,
@@ -38,6 +37,7 @@ from sfumato.gateway.compat.automatic1111.words import (
 )
 from sfumato.gateway.compat.calls import GONE, MOST_PICTURES, Call, Calls, Gone, Wish
 from sfumato.gateway.compat.dialects import Dialect, Told
+from sfumato.gateway.compat.leniency import up_to
 from sfumato.gateway.context import Gateway
 from sfumato.gateway.intake import Given, Uploaded
 from sfumato.gateway.jobs import no_picture
@@ -63,8 +63,15 @@ class Automatic1111Routes:
     def router(self) -> APIRouter:
         """The routes, to be included in an app."""
         router = APIRouter(prefix=ROOT, tags=[PROTOCOL])
-        router.add_api_route("/img2img", self.img2img, methods=["POST"], openapi_extra=json_body(Img2Img))
-        router.add_api_route("/options", self.set_options, methods=["POST"], openapi_extra=json_body(Options))
+        router.add_api_route(
+            "/img2img", self.img2img, methods=["POST"], openapi_extra=openapi_body(schema=Img2Img.model_json_schema())
+        )
+        router.add_api_route(
+            "/options",
+            self.set_options,
+            methods=["POST"],
+            openapi_extra=openapi_body(schema=Options.model_json_schema()),
+        )
         router.add_api_route("/options", self.options, methods=["GET"])
         router.add_api_route("/progress", self.progress, methods=["GET"])
         router.add_api_route("/interrupt", self.interrupt, methods=["POST"])
@@ -157,6 +164,7 @@ class Automatic1111Routes:
         settings = asked.override_settings or {}
         override = settings.get("sd_model_checkpoint")
         name = self._spelled(str(override)) if override else await self._chosen(caller)
+        rules = self._gateway.registry.get(name).rules
         exact = asked.width is not None and asked.height is not None
         return {
             "model_name": name,
@@ -164,8 +172,8 @@ class Automatic1111Routes:
             "negative_prompt": asked.negative_prompt,
             "strength": asked.denoising_strength,
             "num_inference_steps": asked.steps,
-            "guidance_scale": self._calls.guidance(asked.cfg_scale, name),
-            "sampler": sampler_of(asked, self._gateway.registry.get(name).rules),
+            "guidance_scale": up_to(rules.max_guidance_scale, asked.cfg_scale),
+            "sampler": sampler_of(asked, rules),
             "width": asked.width if exact else None,
             "height": asked.height if exact else None,
             "resize_mode": resize_mode(asked),

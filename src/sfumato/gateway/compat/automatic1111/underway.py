@@ -27,7 +27,6 @@ __all__ = ["Underway"]
 PAGE: Final = 500
 TAKEN_WITHIN_S: Final = 60.0
 """The jobs of one call are taken in one behind the other, all within so long."""
-WATCH_FOR_S: Final = 15.0
 BEGUN: Final = 0.01
 """What AUTOMATIC1111 says of a call that has only begun: 0 stands for none."""
 IDLE: Final[Mapping[str, Any]] = MappingProxyType(
@@ -174,7 +173,7 @@ class Underway:
         gateway = self._gateway
         with contextlib.suppress(NotFound, TransientError):
             for each in open_ones:
-                await gateway.intake.watch(each.job, gateway.clock(), WATCH_FOR_S)
+                await gateway.intake.watch(each.job, gateway.clock())
             shown = [each for each in running if each.preview]
             if shown:
                 newest = max(shown, key=lambda each: each.preview / each.steps)

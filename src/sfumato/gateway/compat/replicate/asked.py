@@ -1,6 +1,5 @@
 """What a prediction is asked for, in Replicate's words, and what that is in the gateway's own."""
 
-import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
@@ -11,6 +10,7 @@ from sfumato.core.params import ModelRules
 from sfumato.core.prediction import scheduler_name
 from sfumato.core.webhooks import Hook
 from sfumato.gateway.asked import parse
+from sfumato.gateway.compat.leniency import nearest, up_to
 from sfumato.gateway.compat.openai import NO_MASK
 from sfumato.gateway.problems import Refusal
 
@@ -112,7 +112,7 @@ def fields_of(wanted: Wanted, given: Input, rules: ModelRules) -> dict[str, Any]
     """All but the model and the picture, by the gateway's own names. Raises Refusal."""
     fields = given.model_dump(include=set(SAME))
     fields |= {"strength": given.prompt_strength, "sampler": _sampler(given.scheduler, rules)}
-    fields["guidance_scale"] = _guidance(given.guidance_scale, rules.max_guidance_scale)
+    fields["guidance_scale"] = up_to(rules.max_guidance_scale, given.guidance_scale)
     fields |= {"output_format": "jpeg"} if given.output_format == "jpg" else {}
     return fields | _hooks(wanted)
 
@@ -133,11 +133,6 @@ def _hooks(wanted: Wanted) -> dict[str, str]:
     return {"webhook_url": url or "", "webhook_events": ",".join(events)}
 
 
-def _guidance(wanted: object, most: float) -> object:
-    """At most what the model takes: programs send what they once sent to another one."""
-    return min(wanted, most) if isinstance(wanted, int | float) and not isinstance(wanted, bool) else wanted
-
-
 def _sampler(scheduler: object, rules: ModelRules) -> object:
     """Our name of a scheduler; what is no text is left to the model's rules."""
     if not isinstance(scheduler, str):
@@ -145,8 +140,5 @@ def _sampler(scheduler: object, rules: ModelRules) -> object:
     known = {scheduler_name(sampler): sampler for sampler in rules.samplers}
     known |= {sampler.value: sampler for sampler in rules.samplers}
     if scheduler not in known:
-        (closest,) = difflib.get_close_matches(scheduler[:80], known, n=1, cutoff=0.0)
-        told = f"scheduler {scheduler[:80]!r} is none of this model's; {closest} is closest"
-        detail = f"{told}. It has: {', '.join(known)}."
-        raise Refusal("invalid-parameters", detail)
+        raise Refusal("invalid-parameters", nearest("scheduler", scheduler, known))
     return known[scheduler]

@@ -19,7 +19,7 @@ from sfumato.core.job import uuid7
 from sfumato.core.pictures import UPLOAD_KEEP_S
 from sfumato.core.prediction import PROTOCOL
 from sfumato.core.shown import rfc3339
-from sfumato.gateway.asked import Metadata, is_job_id, openapi_parameters, parse, read_query, without_nul
+from sfumato.gateway.asked import Metadata, is_job_id, openapi_body, openapi_parameters, parse, read_query, without_nul
 from sfumato.gateway.callers import caller_of
 from sfumato.gateway.compat.dialects import Dialect, as_it_is
 from sfumato.gateway.context import Gateway
@@ -40,23 +40,17 @@ FILES_DIALECT: Final = Dialect(
     as_it_is,
     {f"{before}image{behind}": f"{before}content{behind}" for before, behind in IMAGE_STANDS},
 )
-_DOCS: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["content"],
-                    "properties": {
-                        "content": {"type": "string", "format": "binary"},
-                        **{name: {"type": "string"} for name in ("filename", "type", "metadata")},
-                    },
-                }
-            }
+_DOCS: Final = openapi_body(
+    "multipart/form-data",
+    {
+        "type": "object",
+        "required": ["content"],
+        "properties": {
+            "content": {"type": "string", "format": "binary"},
+            **{name: {"type": "string"} for name in ("filename", "type", "metadata")},
         },
-    }
-}
+    },
+)
 
 
 class FileAsked(BaseModel):

@@ -20,11 +20,12 @@ from sfumato.core.events import JobRow, new_row
 from sfumato.core.history import JobQuery
 from sfumato.core.job import Job, Outcome, State, model_slug
 from sfumato.core.prediction import PROTOCOL, prediction_json
-from sfumato.gateway.asked import openapi_parameters, parse, read_query, wait_s
+from sfumato.gateway.asked import openapi_body, openapi_parameters, parse, read_query, wait_s
 from sfumato.gateway.callers import caller_of
 from sfumato.gateway.compat.answers import base64_of
-from sfumato.gateway.compat.calls import Call, Calls, Wish, without_claim
+from sfumato.gateway.compat.calls import Call, Calls, Wish
 from sfumato.gateway.compat.dialects import Dialect, as_it_is
+from sfumato.gateway.compat.leniency import without_claim
 from sfumato.gateway.compat.replicate.asked import NAMES, VersionWanted, Wanted, fields_of, input_of
 from sfumato.gateway.compat.replicate.files import file_id
 from sfumato.gateway.compat.replicate.models import found, version_found
@@ -42,7 +43,7 @@ RECORDED_WITHIN_S: Final = 2.0
 LOOK_S: Final = 0.1
 PYTHON_CLIENT: Final = "replicate-python/"
 NO_STORE: Final = MappingProxyType({"Cache-Control": "no-store"})
-_BODY: Final = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+_BODY: Final = openapi_body()
 
 
 class PredictionsAsked(BaseModel):
